@@ -1,0 +1,81 @@
+//! Newtypes at the borders where two numbers could be swapped. No names, no strings: the shell maps those.
+
+use std::fmt;
+
+/// A room inside one shard. Chosen by the shell, never reused while the room lives.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct RoomId(pub u64);
+
+/// A participant's connection. Chosen by the shell, never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct PeerId(pub u64);
+
+/// A published source. Doubles as the CSRC that names the source in every forwarded packet (RFC 3550 section 5.1),
+/// therefore 32 bits, never 0, unique in the room.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct TrackId(pub u32);
+
+/// Synchronisation source of an RTP stream (RFC 3550 section 3).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ssrc(pub u32);
+
+impl fmt::Debug for Ssrc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ssrc({:08x})", self.0)
+    }
+}
+
+/// What a track carries and what a slot receives.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum TrackKind {
+    /// A voice. Competes for speech slots.
+    Mic,
+    /// Desktop sound or a shared tab. Has slots of its own and is never dropped for being quiet.
+    Program,
+}
+
+/// Media identification of an m-line (RFC 5888), at most 16 bytes so that it fits a one-byte header extension
+/// (RFC 8285 section 4.2).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Mid {
+    bytes: [u8; Self::LEN_MAX],
+    len: u8,
+}
+
+impl Mid {
+    pub const LEN_MAX: usize = 16;
+
+    /// `None` when empty, longer than 16 bytes, or not a token (RFC 8866 section 9).
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let token = |b: u8| b.is_ascii_graphic() && !br#""(),/:;<=>?@[\]"#.contains(&b);
+        if text.is_empty() || text.len() > Self::LEN_MAX || !text.bytes().all(token) {
+            return None;
+        }
+        let mut bytes = [0; Self::LEN_MAX];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Some(Self { bytes, len: u8::try_from(text.len()).ok()? })
+    }
+
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or("")
+    }
+}
+
+/// The two ends of a datagram. Addresses of people do not print (only the port does).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Path {
+    pub remote: std::net::SocketAddr,
+}
+
+impl fmt::Debug for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Path(_:{})", self.remote.port())
+    }
+}

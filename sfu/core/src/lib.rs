@@ -1,0 +1,9 @@
+//! sfu-core
+
+mod command;
+mod event;
+mod ids;
+
+pub use command::*;
+pub use event::*;
+pub use ids::*;
