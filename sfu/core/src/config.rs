@@ -1,0 +1,92 @@
+//! What a [`Node`](crate::Node) is built from. Plain values: reading files, environment and flags is the shell's work.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::Fingerprint;
+
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    pub certificate: Certificate,
+    /// Seeds credentials, SSRCs and track ids: from the OS in production, a constant in a simulation.
+    pub seed: [u8; 32],
+    /// What the wall clock shows at the `now` given to [`Node::new`](crate::Node::new): names the time in sender
+    /// reports. Nothing else depends on it.
+    pub wall_clock_at_start: SystemTime,
+    pub limits: Limits,
+}
+
+/// The node's DTLS identity: ECDSA P-256.
+#[derive(Clone)]
+pub struct Certificate {
+    pub certificate_der: Vec<u8>,
+    /// PKCS#8.
+    pub private_key_der: Vec<u8>,
+}
+
+impl Certificate {
+    /// What the answer's `a=fingerprint` says.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::Sha256(Sha256::digest(&self.certificate_der).into())
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Certificate(..)")
+    }
+}
+
+/// Bounds of one shard. The defaults fit one core.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Limits {
+    /// A core forwards about 400,000 datagrams a second: 4,000 peers hearing two voices each fill it.
+    pub peers: usize,
+    /// Everyone hears everyone: the work of a room grows with its square, above this a room wants several nodes.
+    pub peers_per_room: usize,
+    /// Voices heard at the same time, and m-lines a client offers for them.
+    pub speech_slots: u8,
+    /// Desktops and shared tabs heard at the same time.
+    pub program_slots: u8,
+    /// Datagrams that one turn of the shell's loop may leave behind: 64 received, each to every listener of a room of
+    /// some hundreds; the rest is dropped and counted.
+    pub transmits: usize,
+    /// Bytes of those datagrams.
+    pub transmit_bytes: usize,
+    /// Events waiting for the shell. Repeatable ones are merged.
+    pub events: usize,
+    /// ICE and DTLS must be done: browsers give up after about 15 s too.
+    pub setup_timeout: Duration,
+    /// RFC 7675 section 5.1: 30 s at most without an authenticated check.
+    pub consent_timeout: Duration,
+    /// Silence after which [`Event::Idle`](crate::Event::Idle) says so. Browsers send a check each 1-2.5 s.
+    pub idle_after: Duration,
+    /// Addresses that passed an authenticated check and are kept for one peer: two interfaces, two families, one move.
+    pub paths_per_peer: usize,
+    /// Authenticated SSRCs of one peer: two tracks, and some for a client that restarts its sender.
+    pub ssrcs_per_peer: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            peers: 4_000,
+            peers_per_room: 1_000,
+            speech_slots: 8,
+            program_slots: 2,
+            transmits: 16_384,
+            transmit_bytes: 4 << 20,
+            events: 8_192,
+            setup_timeout: Duration::from_secs(15),
+            consent_timeout: Duration::from_secs(30),
+            idle_after: Duration::from_secs(3),
+            paths_per_peer: 8,
+            ssrcs_per_peer: 16,
+        }
+    }
+}
