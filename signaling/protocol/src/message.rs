@@ -96,6 +96,21 @@ pub enum Role {
     Moderator,
 }
 
+impl ClientMessage {
+    /// Comes back as `re`.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        match self {
+            Self::Hello { id, .. }
+            | Self::Offer { id, .. }
+            | Self::Mute { id, .. }
+            | Self::Signal { id, .. }
+            | Self::Evict { id, .. }
+            | Self::Leave { id } => *id,
+        }
+    }
+}
+
 /// Server to client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -152,6 +167,26 @@ pub enum ServerMessage {
     IceServers {
         ice_servers: Vec<IceServer>,
     },
+}
+
+impl ServerMessage {
+    /// The `id` of the request that this answers.
+    #[must_use]
+    pub fn re(&self) -> Option<u64> {
+        match self {
+            Self::Welcome(welcome) => Some(welcome.re),
+            Self::Answer { re, .. } | Self::Ok { re } => Some(*re),
+            Self::Error { re, .. } => *re,
+            Self::Joined { .. }
+            | Self::Left { .. }
+            | Self::Mute { .. }
+            | Self::Slots { .. }
+            | Self::Speakers { .. }
+            | Self::Signal { .. }
+            | Self::Moved { .. }
+            | Self::IceServers { .. } => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
