@@ -255,6 +255,8 @@ pub enum NodeEvent {
     Draining {
         on: bool,
     },
+    /// Events were lost because the node made them faster than they could be sent: take a snapshot.
+    Resync {},
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
