@@ -1,0 +1,131 @@
+// What is put into every page before its own scripts run: it watches each RTCPeerConnection from outside (offers made,
+// what every receiver really decodes), and can feed a microphone. It does not know the page, so it works the same in the
+// product's page and in the thin page of the protocol tests.
+import { analyse } from './spectrum.mjs';
+
+/// The script as text. `tone`: hertz of an oscillator in place of the microphone (left, right), for browsers whose fake
+/// device cannot play a file. Voice processing is asked off: a noise suppressor takes a steady tone for noise.
+export function probeScript({ tone = null } = {}) {
+  return `(${install})(${JSON.stringify({ tone })}, ${analyse});`;
+}
+
+function install(config, analyse) {
+  const connections = [];
+  const taps = new Map();
+  const NativeConnection = window.RTCPeerConnection;
+  let context;
+  const audio = () => (context ??= new AudioContext({ sampleRate: 48000 }));
+
+  window.RTCPeerConnection = class extends NativeConnection {
+    constructor(...args) {
+      super(...args);
+      this.__counts = { offers: 0, answers: 0 };
+      connections.push(this);
+    }
+
+    async setLocalDescription(...args) {
+      await super.setLocalDescription(...args);
+      this.__counts.offers += 1;
+    }
+
+    async setRemoteDescription(...args) {
+      await super.setRemoteDescription(...args);
+      this.__counts.answers += 1;
+    }
+  };
+
+  if (navigator.mediaDevices) {
+    const native = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    const oscillators = () => {
+      const merger = audio().createChannelMerger(2);
+      [config.tone.left, config.tone.right ?? config.tone.left].forEach((frequency, channel) => {
+        const oscillator = new OscillatorNode(audio(), { frequency });
+        const gain = new GainNode(audio(), { gain: config.tone.amplitude ?? 0.25 });
+        oscillator.connect(gain).connect(merger, 0, channel);
+        oscillator.start();
+      });
+      const out = audio().createMediaStreamDestination();
+      merger.connect(out);
+      return out.stream;
+    };
+    navigator.mediaDevices.getUserMedia = async (constraints = {}) => {
+      if (!constraints.audio) return native(constraints);
+      if (config.tone) return oscillators();
+      const asked = typeof constraints.audio === 'object' ? constraints.audio : {};
+      const plain = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+      return native({ ...constraints, audio: { ...asked, ...plain } });
+    };
+  }
+
+  const tap = (track) => {
+    if (!taps.has(track.id)) {
+      const source = audio().createMediaStreamSource(new MediaStream([track]));
+      const stereo = new GainNode(audio(), { channelCount: 2, channelCountMode: 'explicit' });
+      const splitter = audio().createChannelSplitter(2);
+      source.connect(stereo).connect(splitter);
+      const analysers = [0, 1].map((channel) => {
+        const analyser = new AnalyserNode(audio(), { fftSize: 16384 });
+        splitter.connect(analyser, channel);
+        return analyser;
+      });
+      taps.set(track.id, { source, analysers });
+    }
+    return taps.get(track.id).analysers;
+  };
+
+  const receiving = () => connections
+    .filter((connection) => connection.connectionState !== 'closed')
+    .flatMap((connection) => connection.getTransceivers())
+    .filter((line) => line.mid !== null && /recv/.test(line.currentDirection ?? '') && line.receiver.track);
+
+  window.__probe = {
+    connections: () => connections.map((connection) => ({
+      ...connection.__counts,
+      state: connection.connectionState,
+      ice: connection.iceConnectionState,
+    })),
+
+    /// Starts listening to every receiver; analysers know only what comes after this.
+    attach() {
+      void audio().resume();
+      receiving().forEach((line) => tap(line.receiver.track));
+      return receiving().length;
+    },
+
+    /// One entry for each receiving m-line that is not silent now.
+    hear(tones) {
+      this.attach();
+      const heard = [];
+      for (const { mid, receiver } of receiving()) {
+        const [left, right] = tap(receiver.track).map((analyser) => {
+          const samples = new Float32Array(analyser.fftSize);
+          analyser.getFloatTimeDomainData(samples);
+          let energy = 0;
+          for (const sample of samples) energy += sample * sample;
+          return energy / samples.length < 1e-8 ? null : analyse(samples, audio().sampleRate, tones);
+        });
+        if (!left && !right) continue;
+        const named = (receiver.getContributingSources?.() ?? []).sort((a, b) => b.timestamp - a.timestamp);
+        heard.push({ mid, csrc: named[0]?.source ?? null, left, right });
+      }
+      return heard;
+    },
+
+    async inbound() {
+      const out = {};
+      for (const connection of connections) {
+        for (const report of (await connection.getStats()).values()) {
+          if (report.type !== 'inbound-rtp' || !report.packetsReceived) continue;
+          out[report.mid ?? report.id] = {
+            packets: report.packetsReceived,
+            lost: report.packetsLost,
+            concealed: report.concealedSamples,
+            silent: report.silentConcealedSamples,
+            total: report.totalSamplesReceived,
+          };
+        }
+      }
+      return out;
+    },
+  };
+}

@@ -1,0 +1,136 @@
+// Child processes of a test: started with their output kept, waited for by what they print, ended by pid. Nothing is
+// left behind: whatever still runs when the test process exits gets SIGKILL.
+import { spawn } from 'node:child_process';
+import { createServer } from 'node:net';
+import { appendFileSync, mkdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export const REPOSITORY = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../..');
+export const OUT = path.join(REPOSITORY, 'tests/out/first-call');
+const alive = new Set();
+
+process.on('exit', () => {
+  for (const child of alive) child.signal('SIGKILL');
+});
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
+
+export class Child {
+  constructor(name, command, args, { env = {}, cwd = REPOSITORY, stdin = 'ignore', binary = false } = {}) {
+    this.name = name;
+    this.log = '';
+    this.exited = false;
+    this.process = spawn(command, args, { cwd, env: { ...process.env, ...env }, stdio: [stdin, 'pipe', 'pipe'] });
+    this.pid = this.process.pid;
+    alive.add(this);
+    mkdirSync(OUT, { recursive: true });
+    const file = path.join(OUT, `${name}.log`);
+    const keep = (chunk) => {
+      this.log = (this.log + chunk).slice(-LOG_CHARS_MAX);
+      appendFileSync(file, chunk);
+    };
+    if (!binary) this.process.stdout.on('data', keep);
+    this.process.stderr.on('data', keep);
+    this.done = new Promise((resolve) => {
+      this.process.on('error', (error) => {
+        this.exited = true;
+        keep(`${error}\n`);
+        alive.delete(this);
+        resolve({ code: -1 });
+      });
+      this.process.on('exit', (code, signal) => {
+        this.exited = true;
+        alive.delete(this);
+        resolve({ code, signal });
+      });
+    });
+  }
+
+  signal(name) {
+    try {
+      process.kill(this.pid, name);
+    } catch {
+      // Already gone.
+    }
+  }
+
+  async stop(grace_ms = 3000) {
+    if (this.exited) return;
+    this.signal('SIGTERM');
+    const timer = setTimeout(() => this.signal('SIGKILL'), grace_ms);
+    await this.done;
+    clearTimeout(timer);
+  }
+
+  async kill9() {
+    this.signal('SIGKILL');
+    await this.done;
+  }
+
+  /// The match of `pattern` in what the process printed.
+  async says(pattern, timeout_ms = 10_000) {
+    return eventually(`${this.name} prints ${pattern}`, () => {
+      const match = this.log.match(pattern);
+      if (!match && this.exited) throw new Fatal(`${this.name} ended: ${this.log.slice(-2000)}`);
+      return match;
+    }, timeout_ms);
+  }
+}
+
+/// Ends an `eventually` at once: waiting longer cannot help.
+export class Fatal extends Error {}
+
+/// Polls until `probe` gives something truthy; the error carries the last value or failure seen.
+export async function eventually(what, probe, timeout_ms = 15_000, every_ms = 50) {
+  const deadline = Date.now() + timeout_ms;
+  let last;
+  for (;;) {
+    try {
+      last = await probe();
+      if (last) return last;
+    } catch (error) {
+      if (error instanceof Fatal) throw error;
+      last = error;
+    }
+    if (Date.now() >= deadline) {
+      const seen = last instanceof Error ? last.message : JSON.stringify(last);
+      throw new Error(`not within ${timeout_ms} ms: ${what} (last: ${seen})`);
+    }
+    await pause(every_ms);
+  }
+}
+
+export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/// Ports that were free a moment ago. Asked for together so that they differ.
+export async function freePorts(count) {
+  const servers = await Promise.all(
+    Array.from({ length: count }, () => new Promise((resolve, reject) => {
+      const server = createServer().once('error', reject);
+      server.listen(0, '127.0.0.1', () => resolve(server));
+    })),
+  );
+  const ports = servers.map((server) => server.address().port);
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return ports;
+}
+
+export function residentKiB(pid) {
+  return Number(readFileSync(`/proc/${pid}/status`, 'utf8').match(/VmRSS:\s+(\d+)/)[1]);
+}
+
+export function running(pid) {
+  try {
+    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
+export function binary(name) {
+  const target = process.env.CARGO_TARGET_DIR ?? path.join(REPOSITORY, 'target');
+  return path.join(process.env.CARILLON_BIN_DIR ?? path.join(target, 'release'), name);
+}
+
+/// A chatty process must not fill the memory of the test; the file in tests/out keeps everything.
+const LOG_CHARS_MAX = 1 << 20;
