@@ -31,10 +31,14 @@ impl Cm {
         derive(master, authentication, &mut *mac_key);
         let mut session_salt = [0; 14];
         derive(master, salt, &mut session_salt);
+        Self::from_session(&session_key, &mac_key, session_salt)
+    }
+
+    pub(crate) fn from_session(key: &[u8; 16], mac_key: &[u8; 20], salt: [u8; 14]) -> Self {
         Self {
-            cipher: Aes128Enc::new((&*session_key).into()),
-            salt: session_salt,
-            mac: <Hmac<Sha1> as Mac>::new_from_slice(&*mac_key).expect("HMAC takes keys of any length"),
+            cipher: Aes128Enc::new(key.into()),
+            salt,
+            mac: <Hmac<Sha1> as Mac>::new_from_slice(mac_key).expect("HMAC takes keys of any length"),
         }
     }
 

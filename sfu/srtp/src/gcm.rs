@@ -18,14 +18,19 @@ pub(crate) struct Gcm {
 
 impl Gcm {
     pub(crate) fn new(profile: Profile, master: &Half, key: Label, salt: Label) -> Result<Self, KeyError> {
-        let algorithm = if profile.key_len() == 32 { &AES_256_GCM } else { &AES_128_GCM };
         let mut session = zeroize::Zeroizing::new([0; 32]);
         let session_key = &mut session[..profile.key_len()];
         derive(master, key, session_key);
-        let key = LessSafeKey::new(UnboundKey::new(algorithm, session_key).map_err(|_| KeyError::Refused)?);
         let mut session_salt = [0; 12];
         derive(master, salt, &mut session_salt);
-        Ok(Self { key, salt: session_salt })
+        Self::from_session(session_key, session_salt)
+    }
+
+    /// The key is of 16 or 32 bytes.
+    pub(crate) fn from_session(key: &[u8], salt: [u8; 12]) -> Result<Self, KeyError> {
+        let algorithm = if key.len() == 32 { &AES_256_GCM } else { &AES_128_GCM };
+        let key = LessSafeKey::new(UnboundKey::new(algorithm, key).map_err(|_| KeyError::Refused)?);
+        Ok(Self { key, salt })
     }
 
     /// `packet` is header, payload and room for the tag.

@@ -20,6 +20,8 @@ mod keys;
 mod opener;
 mod replay;
 mod sealer;
+#[cfg(test)]
+mod vectors;
 
 pub use extension::{Extensions, ExtensionsFull, OneByteWriter};
 pub use header::{Extension, HeaderError, RTP_HEADER_BYTES, RtpHeader};
