@@ -1,0 +1,125 @@
+// What the page says: states, roles and endings in plain words. Pure.
+
+import type { Member, Role, TrackKind } from "../client/protocol.ts";
+import type { CallState, EndReason } from "../client/session.ts";
+
+/** Attempts after which "Connecting" would be a lie. */
+const ATTEMPTS_UNTIL_UNREACHABLE = 4;
+
+export function stateWords(state: CallState, attempts: number): string {
+  switch (state) {
+    case "idle":
+      return "Not connected";
+    case "connecting":
+      return attempts < ATTEMPTS_UNTIL_UNREACHABLE ? "Connecting" : "Cannot reach the server: trying again";
+    case "in_call":
+      return "In the call";
+    case "reconnecting":
+      return "Reconnecting: sound goes on";
+    case "lost":
+      return "Lost connection: trying again";
+    case "ended":
+      return "Disconnected";
+  }
+}
+
+/** What a state means for the user; empty when there is nothing to explain. */
+export function stateHint(state: CallState): string {
+  switch (state) {
+    case "reconnecting":
+      return "The line to the server is interrupted. You still hear and are heard; names and mute marks may be late.";
+    case "lost":
+      return "No sound gets through right now. Stay here: the call comes back by itself as soon as the network does.";
+    case "idle":
+    case "connecting":
+    case "in_call":
+    case "ended":
+      return "";
+  }
+}
+
+export interface Ending {
+  title: string;
+  text: string;
+}
+
+export function endingWords(end: EndReason | "no_token" | "bad_token"): Ending {
+  switch (end) {
+    case "left":
+      return { title: "You left the call", text: "Join again at any time with the same link." };
+    case "expired":
+      return { title: "This link has expired", text: "Ask the person who sent it to you for a new one." };
+    case "refused":
+      return { title: "The server did not let you in", text: "" };
+    case "replaced":
+      return { title: "The call goes on in another window", text: "This place in the call was taken over elsewhere." };
+    case "evicted":
+      return { title: "A moderator removed you from the call", text: "" };
+    case "no_token":
+      return { title: "Open your invitation link", text: "This page joins a call by a personal link. The address here carries no invitation." };
+    case "bad_token":
+      return { title: "This link is damaged", text: "Part of it seems to be missing. Copy the whole link and open it again." };
+  }
+}
+
+export function roleWords(role: Role): string {
+  switch (role) {
+    case "listener":
+      return "Listener";
+    case "speaker":
+      return "";
+    case "publisher":
+      return "Source";
+    case "moderator":
+      return "Moderator";
+  }
+}
+
+/** What a roster line says under the name. */
+export function memberWords(member: Member, speaking: boolean): string {
+  const mic = member.tracks.find((track) => track.kind === "mic");
+  if (member.away) return "Reconnecting";
+  if (!member.connected) return "Connecting";
+  if (mic?.muted) return "Muted";
+  if (speaking) return "Speaking";
+  if (mic?.live) return "Microphone on";
+  return member.role === "publisher" ? "Sends program sound" : "Listening";
+}
+
+/** `name` is the publishing member's. */
+export function programTitle(member: Pick<Member, "name" | "role">): string {
+  return member.role === "publisher" ? member.name || "Desktop sound" : `Shared by ${member.name || "a participant"}`;
+}
+
+export type ProgramState = "playing" | "quiet" | "muted" | "reconnecting" | "ended";
+
+export function programState(member: Member | undefined, heard: boolean): ProgramState {
+  const track = member?.tracks.find(({ kind }: { kind: TrackKind }) => kind === "program");
+  if (member === undefined || track === undefined) return "ended";
+  if (member.away || !member.connected) return "reconnecting";
+  if (track.muted) return "muted";
+  return heard ? "playing" : "quiet";
+}
+
+export function programWords(state: ProgramState, isDesktop: boolean): string {
+  const what = isDesktop ? "Desktop sound" : "Shared sound";
+  switch (state) {
+    case "playing":
+      return "Playing";
+    case "quiet":
+      return "Connected, quiet right now";
+    case "muted":
+      return "Muted by its sender";
+    case "reconnecting":
+      return `${what} reconnecting…`;
+    case "ended":
+      return `${what} has stopped`;
+  }
+}
+
+/** Up to two letters for the round mark beside a name. */
+export function initials(name: string): string {
+  const words = name.trim().split(/\s+/).filter((word) => word !== "");
+  const letters = words.length > 1 ? [words[0], words.at(-1)] : [words[0]];
+  return letters.map((word) => [...(word ?? "?")][0]?.toUpperCase() ?? "?").join("");
+}
