@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import puppeteer from 'puppeteer-core';
-import { eventually } from './processes.mjs';
+import { eventually, pause } from './processes.mjs';
 import { probeScript } from './probe.mjs';
 import { writeTone } from './spectrum.mjs';
 
@@ -27,6 +27,7 @@ export class Browser {
       args: [
         '--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update',
         '--disable-background-timer-throttling', '--disable-renderer-backgrounding',
+        '--disable-backgrounding-occluded-windows',
         '--allow-loopback-in-peer-connection',
         '--disable-features=WebRtcHideLocalIpsWithMdns,MediaRouter,OptimizationHints,Translate',
         '--use-fake-ui-for-media-stream', '--use-fake-device-for-media-stream',
@@ -66,30 +67,62 @@ export class Browser {
   constructor(kind, hz, browser, profile, probe) {
     Object.assign(this, { kind, hz, browser, profile, probe });
     this.pid = browser.process().pid;
-    this.console = [];
   }
 
-  async open(url, { width, height } = {}) {
-    this.page = await this.browser.newPage();
-    if (width) await this.page.setViewport({ width, height: height ?? 800 });
-    this.page.on('console', (message) => this.console.push(message.text()));
-    this.page.on('pageerror', (error) => this.console.push(`page error: ${error.message}`));
-    await this.page.evaluateOnNewDocument(probeScript(this.probe));
-    await this.page.goto(url, { waitUntil: 'domcontentloaded', timeout: 30_000 });
-    return this.page;
+  async open(url, { width, height = 800 } = {}) {
+    const page = await this.browser.newPage();
+    const tab = new Tab(this, page);
+    if (width) await page.setViewport({ width, height });
+    page.on('console', (message) => tab.console.push(message.text()));
+    page.on('pageerror', (error) => tab.console.push(`page error: ${error.message}`));
+    await page.evaluateOnNewDocument(probeScript(this.probe));
+    await page.goto(url, { waitUntil: 'domcontentloaded', timeout: 30_000 });
+    return tab;
   }
 
+  async close() {
+    await Promise.race([this.browser.close().catch(() => {}), pause(5000)]);
+    this.kill9();
+    rmSync(this.profile, { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  /// As a crash or a pulled plug: no goodbye of any kind.
+  kill9() {
+    try {
+      process.kill(this.pid, 'SIGKILL');
+    } catch {
+      // Gone already.
+    }
+  }
+}
+
+/// One page of a browser, with the probe in it.
+export class Tab {
+  constructor(browser, page) {
+    Object.assign(this, { browser, page, console: [] });
+    this.name = `${browser.kind} ${browser.hz}`;
+  }
+
+  connections() {
+    return this.page.evaluate(() => window.__probe.connections());
+  }
+
+  /// How often each peer connection of the page has offered.
   async offers() {
-    return (await this.page.evaluate(() => window.__probe.connections())).map((connection) => connection.offers);
+    return (await this.connections()).map((connection) => connection.offers);
   }
 
-  connected() {
-    return eventually(`${this.kind} ${this.hz} is connected`, async () => {
-      const all = await this.page.evaluate(() => window.__probe.connections());
-      return all.some((connection) => connection.state === 'connected');
-    }, 20_000, 100).catch((error) => {
-      throw new Error(`${error.message}; console: ${this.console.slice(-10).join(' | ')}`);
-    });
+  /// Messages that the page has sent to the server.
+  sent() {
+    return this.page.evaluate(() => window.__probe.sent());
+  }
+
+  connected(timeout_ms = 20_000) {
+    return eventually(`${this.name} is connected`, async () => {
+      const all = await this.connections();
+      if (all.some((connection) => connection.state === 'connected')) return true;
+      throw new Error(`${JSON.stringify(all)}; console: ${this.console.slice(-8).join(' | ')}`);
+    }, timeout_ms, 100);
   }
 
   /// What each slot plays now, loud ones only.
@@ -97,34 +130,28 @@ export class Browser {
     return this.page.evaluate((list) => window.__probe.hear(list), tones);
   }
 
-  /// Resolves with the heard slots once exactly the tones `expected` are heard, one slot each.
-  hears(expected, { timeout_ms = 20_000, all = expected } = {}) {
-    return eventually(`${this.kind} ${this.hz} hears ${expected}`, async () => {
-      const slots = await this.hear(all);
-      const found = slots.map((slot) => Math.round(slot.left?.peak_hz ?? slot.right.peak_hz)).sort((a, b) => a - b);
-      const wanted = [...expected].sort((a, b) => a - b);
+  /// The heard slots, once exactly the tones `expected` are heard, one in each slot, at a settled level. `others` are
+  /// measured too.
+  hears(expected, { timeout_ms = 20_000, others = [] } = {}) {
+    const wanted = [...expected].sort((a, b) => a - b);
+    return eventually(`${this.name} hears ${wanted}`, async () => {
+      const slots = await this.hear([...expected, ...others]);
+      const found = slots.map((slot) => (slot.left ?? slot.right).peak_hz).sort((a, b) => a - b);
       const same = found.length === wanted.length && found.every((hz, i) => Math.abs(hz - wanted[i]) <= 4);
-      if (!same) throw new Error(`hears ${JSON.stringify(found)}`);
+      if (!same) throw new Error(`hears ${found.map(Math.round)}; console: ${this.console.slice(-8).join(' | ')}`);
+      // An analyser that was attached a moment ago is still partly empty.
+      const steady = (side) => !side || Math.abs(side.rms_db + 3.01 - side.peak_db) < 3 || side.peak_db > -25;
+      if (!slots.every((slot) => steady(slot.left) && steady(slot.right))) throw new Error('levels are not settled');
       return slots;
-    }, timeout_ms, 100);
+    }, timeout_ms, 150);
   }
 
   inbound() {
     return this.page.evaluate(() => window.__probe.inbound());
   }
 
-  async close() {
-    await Promise.race([this.browser.close().catch(() => {}), new Promise((resolve) => setTimeout(resolve, 5000))]);
-    try {
-      process.kill(this.pid, 'SIGKILL');
-    } catch {
-      // Closed as asked.
-    }
-    rmSync(this.profile, { recursive: true, force: true, maxRetries: 5 });
-  }
-
-  /// As a crash or a pulled plug: no goodbye of any kind.
-  kill9() {
-    process.kill(this.pid, 'SIGKILL');
+  /// When things happened after the offer, in ms: `answer`, `connected`, and the first sound of each receiver.
+  timeline() {
+    return this.page.evaluate(() => window.__probe.timeline());
   }
 }

@@ -20,18 +20,45 @@ function install(config, analyse) {
     constructor(...args) {
       super(...args);
       this.__counts = { offers: 0, answers: 0 };
+      this.__times = { sound: {} };
+      this.addEventListener('connectionstatechange', () => {
+        if (this.connectionState === 'connected') this.__times.connected ??= performance.now() - this.__times.offer;
+      });
       connections.push(this);
     }
 
     async setLocalDescription(...args) {
       await super.setLocalDescription(...args);
+      if (args[0]?.type === 'rollback') return;
       this.__counts.offers += 1;
+      this.__times.offer ??= performance.now();
     }
 
     async setRemoteDescription(...args) {
       await super.setRemoteDescription(...args);
       this.__counts.answers += 1;
+      this.__times.answer ??= performance.now() - this.__times.offer;
+      watchFirstSounds(this);
     }
+  };
+
+  // The decoded level of what each receiver has just played; needs no audio graph, which would take time to start.
+  const watchFirstSounds = (connection) => {
+    const { offer, sound } = connection.__times;
+    const timer = setInterval(() => {
+      for (const { mid, receiver } of connection.getTransceivers()) {
+        const level = receiver.getSynchronizationSources?.()[0]?.audioLevel ?? 0;
+        if (level > 0.01) sound[mid] ??= performance.now() - offer;
+      }
+    }, 10);
+    setTimeout(() => clearInterval(timer), 10_000);
+  };
+
+  let sent = 0;
+  const nativeSend = WebSocket.prototype.send;
+  WebSocket.prototype.send = function send(data) {
+    sent += 1;
+    return nativeSend.call(this, data);
   };
 
   if (navigator.mediaDevices) {
@@ -84,6 +111,10 @@ function install(config, analyse) {
       state: connection.connectionState,
       ice: connection.iceConnectionState,
     })),
+
+    sent: () => sent,
+
+    timeline: () => connections.at(-1)?.__times,
 
     /// Starts listening to every receiver; analysers know only what comes after this.
     attach() {

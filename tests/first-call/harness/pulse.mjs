@@ -51,6 +51,11 @@ export class Pulse {
     return pulse;
   }
 
+  /// A daemon that somebody else runs: `desktop` of the ready file.
+  static attach({ pulse_server: server, cookie }) {
+    return Object.assign(new Pulse(), { server, cookie, env: { PULSE_SERVER: server, PULSE_COOKIE: cookie } });
+  }
+
   async list(what) {
     const { stdout } = await run('pactl', ['--format=json', 'list', what], {
       env: { ...process.env, ...this.env },

@@ -1,21 +1,22 @@
-// A page with nothing of the product's web client in it: the protocol of signaling/protocol/README.md written down once
-// more, so that a defect of the client library cannot hide one of the servers (or the other way round).
-import { createServer } from 'node:http';
+// A client with nothing of the product's web client in it: the protocol of signaling/protocol/README.md written down once
+// more, so that a defect of the client library cannot hide one of the servers (or the other way round). It runs in an
+// empty document of the server's own origin.
 
-/// Serves the thin page; `origin` must be allowed at the signalling server.
-export async function thinPage() {
-  const server = createServer((_, response) => {
-    response.setHeader('content-type', 'text/html; charset=utf-8');
-    response.end(`<!doctype html><title>thin</title><body><script>(${client})();</script>`);
-  });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const origin = `http://127.0.0.1:${server.address().port}`;
-  return { origin, url: `${origin}/`, close: () => server.close() };
+/// Opens the thin client in `browser`.
+export async function openThin(browser, origin) {
+  const tab = await browser.open(`${origin}/livez`);
+  await tab.page.evaluate(client);
+  return tab;
 }
 
-/// Joins a room from the thin page that `browser` has open. Resolves with the welcome.
-export function join(browser, { ws, token, mic = true, speech = 8, program = 2 }) {
-  return browser.page.evaluate((options) => window.thin.join(options), { ws, token, mic, speech, program });
+/// Joins a room. Resolves with the welcome.
+export function join(tab, { ws, token, mic = true, speech = 8, program = 2 }) {
+  return tab.page.evaluate((options) => window.thin.join(options), { ws, token, mic, speech, program });
+}
+
+/// The roster and the slots as the thin client knows them.
+export function known(tab) {
+  return tab.page.evaluate(() => ({ roster: [...window.thin.roster.values()], slots: window.thin.slots }));
 }
 
 function client() {

@@ -1,0 +1,130 @@
+// Processes that die without a goodbye: a browser, signalling, the bridge. On the product's page, with `carillon dev`
+// looking after the servers.
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { Browser } from './harness/browser.mjs';
+import { eventually, running } from './harness/processes.mjs';
+import { Pulse } from './harness/pulse.mjs';
+import { analyse, longestHole, writeTone } from './harness/spectrum.mjs';
+import { Stack } from './harness/stack.mjs';
+
+const ROOM = 'failures';
+const ADA_HZ = 620;
+const BEN_HZ = 880;
+const DESKTOP_HZ = 1320;
+const ROSTER_MS_MAX = 5000;
+/// Signalling lets go of a peer that does not come back within ten seconds.
+const BEYOND_GRACE_S = 12;
+/// As in a running call: shorter holes come from two shared cores.
+const HOLE_MS_MAX = 100;
+
+describe('failures', () => {
+  let ears;
+  let stack;
+  let folder;
+  let ada;
+  let recorder;
+  let tab;
+
+  const words = () => tab.page.evaluate(() => document.body.innerText);
+  const peer = () => tab.page.evaluate(() => window.__carillon.peer);
+
+  before(async () => {
+    folder = mkdtempSync(path.join(tmpdir(), 'carillon-tones-'));
+    ears = await Pulse.ears('ear_ada', 'ear_ben');
+    stack = await Stack.start({ desktop: true, room: ROOM });
+    recorder = ears.record('ear_ada.monitor');
+    ada = await Browser.chromium({ hz: ADA_HZ, ear: { pulse: ears, sink: 'ear_ada' } });
+    tab = await ada.open(`${stack.link(ROOM, 'ada')}&join=mic`);
+    await tab.connected();
+  });
+
+  after(async () => {
+    await ada?.close();
+    await recorder?.stop();
+    await stack?.stop();
+    await ears?.stop();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  it('a browser that is killed leaves the roster and the sound of the others within 5 s', async () => {
+    const ben = await Browser.chromium({ hz: BEN_HZ, ear: { pulse: ears, sink: 'ear_ben' } });
+    try {
+      await ben.open(`${stack.link(ROOM, 'ben')}&join=mic`);
+      await tab.hears([BEN_HZ]);
+      await eventually('ada’s page names ben', async () => /\bben\b/i.test(await words()));
+      ben.kill9();
+      await eventually('ben is gone from ada’s page', async () => !/\bben\b/i.test(await words()), ROSTER_MS_MAX);
+      await tab.hears([]);
+    } finally {
+      await ben.close();
+    }
+  });
+
+  it('when signalling is killed sound goes on without a gap, and the page resumes as the same peer', async () => {
+    const ben = await Browser.chromium({ hz: BEN_HZ, ear: { pulse: ears, sink: 'ear_ben' } });
+    try {
+      const bens = await ben.open(`${stack.link(ROOM, 'ben')}&join=mic`);
+      await tab.hears([BEN_HZ]);
+      await bens.hears([ADA_HZ]);
+      await recorder.next(1);
+      const [from, me, old] = [recorder.position, await peer(), stack.ready.processes.signaling];
+      const inbound = await tab.inbound();
+      process.kill(old, 'SIGKILL');
+      await eventually('the page says that it reconnects', async () => /reconnecting/i.test(await words()), 10_000);
+      await eventually('signalling is started again', () => stack.ready.processes.signaling !== old && running(stack.ready.processes.signaling));
+      await eventually('the page is back in the call', async () => /in the call/i.test(await words()));
+      await recorder.next(BEYOND_GRACE_S);
+      const samples = recorder.since(from);
+      const { peak_hz, peak_db } = analyse(samples, 48000);
+      const { hole_ms } = longestHole(samples, 48000);
+      assert.ok(Math.abs(peak_hz - BEN_HZ) <= 4 && peak_db > -25, `ben is not heard: ${peak_hz} Hz, ${peak_db} dB`);
+      assert.ok(hole_ms < HOLE_MS_MAX, `a hole of ${hole_ms} ms`);
+      for (const [mid, now] of Object.entries(await tab.inbound())) {
+        if (inbound[mid]) assert.equal(now.lost, inbound[mid].lost, `packets lost in ${mid}`);
+      }
+      assert.equal(await peer(), me, 'the peer id is the same');
+      assert.deepEqual(await tab.offers(), [1], 'nothing was offered again');
+      assert.match(await words(), /\bben\b/i, 'the roster is back');
+    } finally {
+      await ben.close();
+    }
+  });
+
+  it('after that a newcomer is let in and heard as ever', async () => {
+    const ben = await Browser.chromium({ hz: BEN_HZ, ear: { pulse: ears, sink: 'ear_ben' } });
+    try {
+      const bens = await ben.open(`${stack.link(ROOM, 'ben')}&join=mic`);
+      await tab.hears([BEN_HZ]);
+      await bens.hears([ADA_HZ]);
+    } finally {
+      await ben.close();
+    }
+    await tab.hears([]);
+  });
+
+  it('a bridge that is killed is started again, both are said, and the desktop is heard again', async () => {
+    const desktop = Pulse.attach(stack.ready.desktop);
+    const file = writeTone(path.join(folder, 'desktop.wav'), { left: DESKTOP_HZ, seconds: 120 });
+    const player = desktop.play(file, stack.ready.desktop.sink);
+    try {
+      await tab.hears([DESKTOP_HZ]);
+      const old = stack.ready.processes['audio-bridge'];
+      process.kill(old, 'SIGKILL');
+      await eventually('the page says that the desktop is away', async () => (
+        /desktop sound (reconnecting|has stopped)/i.test(await words())
+      ), 10_000);
+      await eventually('the terminal says that it died and is back', () => (
+        /audio-bridge was killed \(signal 9\)[^]*audio-bridge is back/.test(stack.child.log)
+      ), 20_000);
+      assert.notEqual(stack.ready.processes['audio-bridge'], old);
+      await tab.hears([DESKTOP_HZ]);
+      await eventually('the page says that the desktop plays', async () => !/reconnecting|stopped/i.test(await words()));
+    } finally {
+      await player.stop();
+    }
+  });
+});

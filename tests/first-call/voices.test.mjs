@@ -1,0 +1,103 @@
+// Three browsers of two makers in one room, on the product's own page, each with a tone of its own; then a fourth.
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { Browser } from './harness/browser.mjs';
+import { eventually } from './harness/processes.mjs';
+import { Pulse } from './harness/pulse.mjs';
+import { analyse } from './harness/spectrum.mjs';
+import { Stack } from './harness/stack.mjs';
+
+const ROOM = 'voices';
+const PEOPLE = [
+  { name: 'ada', make: Browser.chromium, hz: 523, sink: 'ear_ada' },
+  { name: 'ben', make: Browser.chromium, hz: 787, sink: 'ear_ben' },
+  { name: 'cleo', make: Browser.firefox, hz: 1109, sink: 'ear_cleo' },
+];
+const LATE = { name: 'dan', make: Browser.chromium, hz: 1511, sink: 'ear_dan' };
+const ALL = [...PEOPLE, LATE].map((person) => person.hz);
+
+describe('voices', () => {
+  let ears;
+  let stack;
+
+  const enter = async (person) => {
+    person.browser = await person.make({ hz: person.hz, ear: { pulse: ears, sink: person.sink } });
+    person.recorder = ears.record(`${person.sink}.monitor`);
+    person.tab = await person.browser.open(`${stack.link(ROOM, person.name)}&join=mic`);
+  };
+  const others = (person, people) => people.filter((other) => other !== person).map((other) => other.hz);
+
+  before(async () => {
+    ears = await Pulse.ears(...[...PEOPLE, LATE].map((person) => person.sink));
+    stack = await Stack.start();
+    for (const person of PEOPLE) await enter(person);
+  });
+
+  after(async () => {
+    for (const person of [...PEOPLE, LATE]) {
+      await person.browser?.close();
+      await person.recorder?.stop();
+    }
+    await stack?.stop();
+    await ears?.stop();
+  });
+
+  it('each of two Chromium and a Firefox hears the other two in slots of their own, and never itself', async () => {
+    for (const person of PEOPLE) {
+      const slots = await person.tab.hears(others(person, PEOPLE), { others: ALL });
+      for (const slot of slots) {
+        const side = slot.left ?? slot.right;
+        assert.ok(side.peak_db > -25, `${person.name} hears ${side.peak_hz} Hz at only ${side.peak_db} dB`);
+        assert.ok(side.levels[person.hz] < side.peak_db - OWN_VOICE_DB, `${person.name} hears itself: ${JSON.stringify(side)}`);
+      }
+    }
+  });
+
+  it('what leaves each browser for its sound device is the other two voices and not its own', async () => {
+    for (const person of PEOPLE) {
+      const heard = await eventually(`${person.name} plays the others`, async () => {
+        const { levels } = analyse(await person.recorder.next(0.7), 48000, ALL);
+        return others(person, PEOPLE).every((hz) => levels[hz] > -30) && levels;
+      });
+      const quietest = Math.min(...others(person, PEOPLE).map((hz) => heard[hz]));
+      assert.ok(heard[person.hz] < quietest - OWN_VOICE_DB, `${person.name} plays itself: ${JSON.stringify(heard)}`);
+    }
+  });
+
+  it('every packet names its speaker, and the page shows the same names', async () => {
+    const [ada] = PEOPLE;
+    const slots = await ada.tab.hears(others(ada, PEOPLE));
+    assert.equal(new Set(slots.map((slot) => slot.csrc)).size, 2, 'two speakers, two CSRCs');
+    assert.ok(slots.every((slot) => slot.csrc), `CSRC missing: ${JSON.stringify(slots)}`);
+    const words = await ada.tab.page.evaluate(() => document.body.innerText);
+    for (const { name } of PEOPLE) assert.match(words, new RegExp(name, 'i'));
+  });
+
+  it('a fourth hears all within a second of its offer; the others send no message and offer nothing again', async () => {
+    const sent = await Promise.all(PEOPLE.map((person) => person.tab.sent()));
+    await enter(LATE);
+    await LATE.tab.hears(others(LATE, PEOPLE), { others: ALL });
+    const times = await LATE.tab.timeline();
+    const sounds = Object.values(times.sound);
+    assert.equal(sounds.length, PEOPLE.length, JSON.stringify(times));
+    assert.ok(Math.max(...sounds) <= 1000, `first sounds after the offer, ms: ${JSON.stringify(times)}`);
+    for (const person of PEOPLE) await person.tab.hears(others(person, [...PEOPLE, LATE]));
+    for (const [i, person] of PEOPLE.entries()) {
+      assert.deepEqual(await person.tab.offers(), [1], `${person.name} offered once`);
+      assert.equal(await person.tab.sent(), sent[i], `${person.name} sent something because another joined`);
+    }
+    assert.deepEqual(await LATE.tab.offers(), [1]);
+  });
+
+  it('a microphone muted in the page is silent for all others until it is unmuted', async () => {
+    const [ada, ben] = PEOPLE;
+    const everyone = [...PEOPLE, LATE];
+    await ada.tab.page.evaluate(() => window.__carillon.mute(true));
+    await ben.tab.hears(others(ben, everyone).filter((hz) => hz !== ada.hz));
+    await ada.tab.page.evaluate(() => window.__carillon.mute(false));
+    await ben.tab.hears(others(ben, everyone));
+  });
+});
+
+/// Opus at 32 kb/s spreads some noise round a tone; a voice that came back to its speaker would be as loud as the others.
+const OWN_VOICE_DB = 25;
