@@ -1,0 +1,76 @@
+//! Waking and waiting.
+
+use std::time::{Duration, Instant};
+
+use udp::{Options, Poller, Socket};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_wake_from_another_thread_ends_the_wait() {
+    let mut poller = Poller::new().expect("epoll works");
+    let waker = poller.waker();
+    let thread = std::thread::spawn(move || waker.wake());
+    let ready = poller.wait(Some(PATIENCE)).expect("epoll works");
+    assert!(ready.is_woken() && ready.tokens().is_empty());
+    thread.join().expect("thread ran");
+}
+
+#[test]
+fn wakes_before_the_wait_count_as_one() {
+    let mut poller = Poller::new().expect("epoll works");
+    let waker = poller.waker();
+    for _ in 0..3 {
+        waker.wake();
+        waker.clone().wake();
+        assert!(poller.wait(None).expect("epoll works").is_woken());
+        assert!(!poller.wait(Some(Duration::ZERO)).expect("epoll works").is_woken());
+    }
+}
+
+#[test]
+fn no_wake_is_lost_between_two_threads() {
+    const ROUNDS: usize = 10_000;
+    let mut poller = Poller::new().expect("epoll works");
+    let waker = poller.waker();
+    let (queue, queued) = std::sync::mpsc::sync_channel(4);
+    let thread = std::thread::spawn(move || {
+        for round in 0..ROUNDS {
+            queue.send(round).expect("the other end reads");
+            waker.wake();
+        }
+    });
+    let mut taken = 0;
+    while taken < ROUNDS {
+        assert!(poller.wait(Some(PATIENCE)).expect("epoll works").is_woken(), "stuck after {taken}");
+        taken += queued.try_iter().count();
+    }
+    thread.join().expect("thread ran");
+}
+
+#[test]
+fn a_wait_ends_no_earlier_than_its_timeout() {
+    let mut poller = Poller::new().expect("epoll works");
+    let timeout = Duration::from_micros(2_500);
+    let start = Instant::now();
+    let ready = poller.wait(Some(timeout)).expect("epoll works");
+    assert!(!ready.is_woken() && ready.tokens().is_empty());
+    assert!(start.elapsed() >= timeout);
+}
+
+#[test]
+fn only_sockets_with_data_are_ready() {
+    let bind = || Socket::bind(([127, 0, 0, 1], 0).into(), Options::default()).expect("loopback can be bound");
+    let (quiet, busy) = (bind(), bind());
+    let mut poller = Poller::new().expect("epoll works");
+    poller.add(&quiet, 10).expect("socket can be watched");
+    poller.add(&busy, 20).expect("socket can be watched");
+    poller.add(&busy, u64::MAX).expect_err("the waker's token is refused");
+    let peer = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
+    peer.send_to(b"x", busy.local_addr().expect("bound")).expect("loopback sends");
+    let ready = poller.wait(Some(PATIENCE)).expect("epoll works");
+    assert_eq!(ready.tokens(), [20]);
+    assert!(!ready.contains(10) && !ready.is_woken());
+    drop(busy);
+    assert!(poller.wait(Some(Duration::ZERO)).expect("epoll works").tokens().is_empty());
+}
