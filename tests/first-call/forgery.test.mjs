@@ -151,11 +151,11 @@ function stunBinding() {
 
 /// A ClientHello that a DTLS server would answer: cookie empty, one suite, use_srtp.
 function clientHello() {
-  const extensions = Buffer.from('000e0005000200010000', 'hex');
+  const extensions = Buffer.from('000e00050002000100', 'hex'); // use_srtp: AES128_CM_SHA1_80
   const hello = Buffer.concat([
     Buffer.from('fefd', 'hex'), randomBytes(32), Buffer.from([0, 0]),
     Buffer.from('0002c02b', 'hex'), Buffer.from('0100', 'hex'),
-    Buffer.from([0, extensions.length - 1]), extensions.subarray(0, extensions.length - 1),
+    Buffer.from([0, extensions.length]), extensions,
   ]);
   const handshake = Buffer.alloc(12);
   handshake[0] = 1;

@@ -1,10 +1,10 @@
 // A client with nothing of the product's web client in it: the protocol of signaling/protocol/README.md written down once
-// more, so that a defect of the client library cannot hide one of the servers (or the other way round). It runs in an
-// empty document of the server's own origin.
+// more, so that a defect of the client library cannot hide one of the servers (or the other way round). It runs in the
+// page without a token, which connects to nothing.
 
 /// Opens the thin client in `browser`.
 export async function openThin(browser, origin) {
-  const tab = await browser.open(`${origin}/livez`);
+  const tab = await browser.open(`${origin}/`);
   await tab.page.evaluate(client);
   return tab;
 }
