@@ -68,7 +68,8 @@ pub struct Limits {
     pub idle_after: Duration,
     /// Addresses that passed an authenticated check and are kept for one peer: two interfaces, two families, one move.
     pub paths_per_peer: usize,
-    /// Authenticated SSRCs of one peer: two tracks, and some for a client that restarts its sender.
+    /// Authenticated SSRCs of one peer, for RTP and RTCP each: two tracks and ten slots (some clients report each m-line
+    /// under an SSRC of its own), the rest for a client that restarts its senders.
     pub ssrcs_per_peer: usize,
 }
 
@@ -86,7 +87,7 @@ impl Default for Limits {
             consent_timeout: Duration::from_secs(30),
             idle_after: Duration::from_secs(3),
             paths_per_peer: 8,
-            ssrcs_per_peer: 16,
+            ssrcs_per_peer: 32,
         }
     }
 }

@@ -2,12 +2,30 @@
 //! sans-IO state machine, [`Node`]. Sockets, threads, the clock and the control link belong to the package `sfu`; SDP
 //! belongs to `signaling`.
 
+mod assign;
+mod clock;
 mod command;
 mod config;
 mod counters;
+mod dtls;
 mod event;
+mod events;
+mod ice;
 mod ids;
+mod inbound;
+mod level;
 mod node;
+mod outbox;
+mod peer;
+mod red;
+mod report;
+mod room;
+mod rtcp;
+mod slot;
+mod stamp;
+mod timers;
+mod track;
+mod upkeep;
 
 pub use command::*;
 pub use config::*;

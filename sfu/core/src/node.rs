@@ -1,9 +1,31 @@
 //! The media node of one shard as a state machine: datagrams, commands and time go in, datagrams and events come out.
-//! It has no socket, no clock, no randomness of its own, and no lock.
+//! It has no socket, no clock, no randomness of its own, and no lock. Here are its tables, its commands and its events;
+//! what a datagram does is in `inbound`, what time does in `upkeep`.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
-use crate::{Command, CommandError, Counters, Event, NodeConfig, Path, Reply};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use slab::Slab;
+
+use crate::{
+    Command, CommandError, Counters, Event, GoneReason, IceCredentials, Join, Joined, Limits, NodeConfig, Path,
+    PeerId, Reply, RoomId, SlotInfo, Ssrc, TrackId, TrackInfo, TrackKind,
+    clock::Clock,
+    dtls::Input,
+    events::{Events, Queued},
+    ice::{Agent, Ufrag, credentials_in_range},
+    outbox::Outbox,
+    peer::{Handshakes, Peer, Presence},
+    report::{Hearing, Reporter},
+    room::Room,
+    timers::{Alarm, Timers},
+    track::Track,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -18,50 +40,146 @@ pub struct Transmit<'a> {
     pub payload: &'a [u8],
 }
 
+/// How one peer is doing.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PeerStats {
+    /// `None` until the handshake is done.
+    pub srtp_profile: Option<&'static str>,
+    pub dtls_version: &'static str,
+    /// Between the node and the peer, by its receiver reports.
+    pub round_trip: Option<Duration>,
+    /// Of the worst slot, by the peer's receiver reports, 0 to 1.
+    pub fraction_lost: f32,
+    /// Addresses that passed a check.
+    pub paths: usize,
+}
+
+/// How many of everything there are: all of it goes back to zero when the last peer is gone.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct NodeSizes {
+    pub peers: usize,
+    pub rooms: usize,
+    pub addresses: usize,
+    pub ufrags: usize,
+    /// Alarms of peers that are gone stay until their time.
+    pub alarms: usize,
+    pub events: usize,
+}
+
 #[derive(Debug)]
 pub struct Node {
-    counters: Counters,
+    pub(crate) limits: Limits,
+    pub(crate) clock: Clock,
+    pub(crate) rng: ChaCha20Rng,
+    pub(crate) handshakes: Handshakes,
+    pub(crate) reporter: Reporter,
+    pub(crate) peers: Slab<Peer>,
+    pub(crate) rooms: Slab<Room>,
+    pub(crate) peer_keys: HashMap<PeerId, usize>,
+    pub(crate) room_keys: HashMap<RoomId, usize>,
+    /// Only addresses that passed an authenticated check.
+    pub(crate) addresses: HashMap<SocketAddr, usize>,
+    pub(crate) ufrags: HashMap<Ufrag, usize>,
+    pub(crate) outbox: Outbox,
+    pub(crate) timers: Timers,
+    pub(crate) events: Events,
+    pub(crate) counters: Counters,
+    /// What a handshake writes before it goes out, and a report before it is sealed.
+    pub(crate) scratch: Vec<u8>,
 }
 
 impl Node {
     pub fn new(config: NodeConfig, now: Instant) -> Result<Self, NodeError> {
-        let _ = (config, now);
-        Ok(Self { counters: Counters::default() })
+        let NodeConfig { certificate, seed, wall_clock_at_start, limits } = config;
+        let handshakes = Handshakes::new(&certificate)?;
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let cname = std::array::from_fn(|_| b'a' + rng.random_range(0..26));
+        let reporter = Reporter { ssrc: rng.random_range(1..=u32::MAX), cname };
+        Ok(Self {
+            clock: Clock::new(now, wall_clock_at_start),
+            rng,
+            handshakes,
+            reporter,
+            peers: Slab::new(),
+            rooms: Slab::new(),
+            peer_keys: HashMap::new(),
+            room_keys: HashMap::new(),
+            addresses: HashMap::new(),
+            ufrags: HashMap::new(),
+            outbox: Outbox::new(limits.transmits, limits.transmit_bytes),
+            timers: Timers::default(),
+            events: Events::new(limits.events),
+            counters: Counters::default(),
+            scratch: vec![0; 2_048],
+            limits,
+        })
     }
 
     /// Never fails: what cannot be used is dropped and counted. `bytes` is opened in place.
     pub fn handle_datagram(&mut self, now: Instant, path: Path, bytes: &mut [u8]) {
-        let _ = (now, path, bytes);
+        self.receive(now, path.remote, bytes);
     }
 
     pub fn handle_command(&mut self, now: Instant, command: Command) -> Result<Reply, CommandError> {
-        let _ = (now, command);
-        Err(CommandError::NodeFull)
+        match command {
+            Command::Join(join) => self.join(now, &join).map(Reply::Joined),
+            Command::RestartIce { peer, remote } => {
+                self.restart_ice(peer, &remote).map(|local| Reply::Restarted { local })
+            }
+            Command::Mute { peer, kind, muted } => self.mute(peer, kind, muted).map(|()| Reply::Done),
+            Command::Leave { peer } => {
+                let key = self.key_of(peer)?;
+                self.evict(now, key, GoneReason::Left);
+                Ok(Reply::Done)
+            }
+        }
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        self.wake(now);
     }
 
     /// When [`Node::handle_timeout`] wants to be called. `None`: nothing is waiting.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.timers.next()
     }
 
+    /// In order. A shell may send and clear whenever it likes; it must before [`Limits::transmits`] is reached.
     pub fn transmits(&self) -> impl Iterator<Item = Transmit<'_>> {
-        std::iter::empty()
+        self.outbox.transmits()
     }
 
     #[must_use]
     pub fn transmit_count(&self) -> usize {
-        0
+        self.outbox.len()
     }
 
-    pub fn clear_transmits(&mut self) {}
+    pub fn clear_transmits(&mut self) {
+        let sent = self.outbox.transmits().map(|transmit| transmit.payload.len() as u64);
+        self.counters.transmit_bytes += sent.sum::<u64>();
+        self.counters.transmits += self.outbox.len() as u64;
+        self.outbox.clear();
+    }
 
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
+        loop {
+            let event = match self.events.pop()? {
+                Queued::Fact(event) => Some(event),
+                Queued::Slots { key, room } => self.room_mut(key, room).map(|found| {
+                    found.slots_queued = false;
+                    Event::Slots { room, slots: found.assignments() }
+                }),
+                Queued::Speakers { key, room } => self.room_mut(key, room).map(|found| {
+                    found.speakers_queued = false;
+                    Event::Speakers { room, peers: found.speakers.clone() }
+                }),
+                Queued::Presence { key, peer } => self.presence_event(key, peer),
+            };
+            if event.is_some() {
+                return event;
+            }
+        }
     }
 
     #[must_use]
@@ -71,11 +189,262 @@ impl Node {
 
     #[must_use]
     pub fn peer_count(&self) -> usize {
-        0
+        self.peers.len()
     }
 
     #[must_use]
     pub fn room_count(&self) -> usize {
-        0
+        self.rooms.len()
     }
+
+    #[must_use]
+    pub fn sizes(&self) -> NodeSizes {
+        NodeSizes {
+            peers: self.peers.len(),
+            rooms: self.rooms.len(),
+            addresses: self.addresses.len(),
+            ufrags: self.ufrags.len(),
+            alarms: self.timers.len(),
+            events: self.events.len(),
+        }
+    }
+
+    #[must_use]
+    pub fn peer_stats(&self, peer: PeerId) -> Option<PeerStats> {
+        let peer = &self.peers[*self.peer_keys.get(&peer)?];
+        Some(PeerStats {
+            srtp_profile: peer.srtp_profile.map(srtp::Profile::name),
+            dtls_version: peer.dtls_version,
+            round_trip: peer.hearing.round_trip,
+            fraction_lost: peer.hearing.fraction_lost(),
+            paths: peer.ice.paths().count(),
+        })
+    }
+
+    fn join(&mut self, now: Instant, join: &Join) -> Result<Joined, CommandError> {
+        let places = self.admissible(join)?;
+        let room_key = self.room_for(join.room);
+        let (ice, local_ice) = self.fresh_agent(&join.remote_ice);
+        let tracks = self.fresh_tracks(room_key, join);
+        let entry = self.peers.vacant_entry();
+        let key = entry.key();
+        self.ufrags.insert(ice.current_ufrag(), key);
+        self.peer_keys.insert(join.peer, key);
+        let room = &mut self.rooms[room_key];
+        room.members.push(key);
+        let joined = Joined { local_ice, tracks: track_infos(&tracks), slots: slot_infos(room, join) };
+        entry.insert(Peer {
+            id: join.peer,
+            room: room_key,
+            ice,
+            role: join.dtls_role,
+            fingerprint: join.fingerprint.clone(),
+            channel: None,
+            opener: None,
+            listener: None,
+            profile: join.profile,
+            places,
+            tracks,
+            joined_at: now,
+            heard_at: now,
+            presence: Presence::default(),
+            dtls_alarm: None,
+            report_at: now,
+            hearing: Hearing::default(),
+            srtp_profile: None,
+            dtls_version: "",
+        });
+        self.timers.arm(now + crate::upkeep::TICK, join.peer, Alarm::Tick);
+        self.counters.peers_admitted += 1;
+        Ok(joined)
+    }
+
+    /// Everything that may refuse a join, before anything is changed. Answers the slots received, by kind.
+    fn admissible(&self, join: &Join) -> Result<[u8; 2], CommandError> {
+        if self.peer_keys.contains_key(&join.peer) {
+            return Err(CommandError::PeerExists);
+        }
+        if !credentials_in_range(&join.remote_ice) {
+            return Err(CommandError::BadIceCredentials);
+        }
+        let tracks_of = |kind| join.tracks.iter().filter(|track| track.kind == kind).count();
+        if tracks_of(TrackKind::Mic) > 1 || tracks_of(TrackKind::Program) > 1 {
+            return Err(CommandError::DuplicateTrack);
+        }
+        let slots_of = |kind, max: u8| {
+            let count = join.slots.iter().filter(|slot| slot.kind == kind).count();
+            u8::try_from(count).ok().filter(|count| *count <= max).ok_or(CommandError::TooManySlots)
+        };
+        let places = [
+            slots_of(TrackKind::Mic, self.limits.speech_slots)?,
+            slots_of(TrackKind::Program, self.limits.program_slots)?,
+        ];
+        if self.peers.len() >= self.limits.peers || self.events.is_full() {
+            return Err(CommandError::NodeFull);
+        }
+        let room = self.room_keys.get(&join.room).map(|key| &self.rooms[*key]);
+        if room.is_some_and(|room| room.members.len() >= self.limits.peers_per_room) {
+            return Err(CommandError::RoomFull);
+        }
+        Ok(places)
+    }
+
+    fn room_for(&mut self, id: RoomId) -> usize {
+        *self
+            .room_keys
+            .entry(id)
+            .or_insert_with(|| self.rooms.insert(Room::new(id, &self.limits, &mut self.rng, self.reporter.ssrc)))
+    }
+
+    fn fresh_agent(&mut self, remote: &IceCredentials) -> (Agent, IceCredentials) {
+        loop {
+            let (agent, local) = Agent::new(remote, &mut self.rng);
+            if !self.ufrags.contains_key(&agent.current_ufrag()) {
+                return (agent, local);
+            }
+        }
+    }
+
+    fn fresh_tracks(&mut self, room: usize, join: &Join) -> Vec<Track> {
+        let members = &self.rooms[room].members;
+        let mut tracks: Vec<Track> = Vec::with_capacity(join.tracks.len());
+        for spec in &join.tracks {
+            let id = loop {
+                let id = TrackId(self.rng.random_range(1..=u32::MAX));
+                let others = members.iter().flat_map(|key| &self.peers[*key].tracks);
+                if others.chain(&tracks).all(|track| track.id != id) {
+                    break id;
+                }
+            };
+            tracks.push(Track::new(id, spec));
+        }
+        tracks
+    }
+
+    fn restart_ice(&mut self, peer: PeerId, remote: &IceCredentials) -> Result<IceCredentials, CommandError> {
+        let key = self.key_of(peer)?;
+        if !credentials_in_range(remote) {
+            return Err(CommandError::BadIceCredentials);
+        }
+        let agent = &mut self.peers[key].ice;
+        let local = loop {
+            let (local, skipped) = agent.restart(remote, &mut self.rng);
+            if let Some(skipped) = skipped {
+                self.ufrags.remove(&skipped);
+            }
+            if self.ufrags.contains_key(&agent.current_ufrag()) {
+                continue;
+            }
+            break local;
+        };
+        self.ufrags.insert(agent.current_ufrag(), key);
+        Ok(local)
+    }
+
+    fn mute(&mut self, peer: PeerId, kind: TrackKind, muted: bool) -> Result<(), CommandError> {
+        let key = self.key_of(peer)?;
+        let peer = &mut self.peers[key];
+        let track = peer.tracks.iter_mut().find(|track| track.kind == kind).ok_or(CommandError::NoSuchTrack)?;
+        track.muted = muted;
+        if let Some(place) = track.slot {
+            let slot = &mut self.rooms[peer.room].slots[place];
+            slot.restart_source();
+            slot.level = crate::level::Level::default();
+        }
+        Ok(())
+    }
+
+    fn key_of(&self, peer: PeerId) -> Result<usize, CommandError> {
+        self.peer_keys.get(&peer).copied().ok_or(CommandError::NoSuchPeer)
+    }
+
+    fn room_mut(&mut self, key: usize, id: RoomId) -> Option<&mut Room> {
+        self.rooms.get_mut(key).filter(|room| room.id == id)
+    }
+
+    fn presence_event(&mut self, key: usize, id: PeerId) -> Option<Event> {
+        let presence = &mut self.peers.get_mut(key).filter(|peer| peer.id == id)?.presence;
+        presence.queued = false;
+        if presence.idle == presence.reported_idle {
+            return None;
+        }
+        presence.reported_idle = presence.idle;
+        Some(if presence.idle { Event::Idle { peer: id } } else { Event::Active { peer: id } })
+    }
+
+    /// Frees everything that the peer had.
+    pub(crate) fn evict(&mut self, now: Instant, key: usize, reason: GoneReason) {
+        if reason == GoneReason::Left {
+            self.drive(now, key, Input::Close);
+        }
+        let Some(peer) = self.peers.try_remove(key) else { return };
+        for address in peer.ice.paths() {
+            self.addresses.remove(&address);
+        }
+        for ufrag in peer.ice.ufrags() {
+            self.ufrags.remove(&ufrag);
+        }
+        self.peer_keys.remove(&peer.id);
+        self.leave_room(&peer, key);
+        self.counters.peers_evicted += 1;
+        self.events.push(Queued::Fact(Event::Gone { peer: peer.id, reason }));
+    }
+
+    fn leave_room(&mut self, peer: &Peer, key: usize) {
+        let room = &mut self.rooms[peer.room];
+        room.members.retain(|member| *member != key);
+        if let Some(place) = peer.listener
+            && let Some(moved) = room.remove_listener(place)
+        {
+            self.peers[moved].listener = Some(place);
+        }
+        if room.members.is_empty() {
+            self.room_keys.remove(&room.id);
+            self.rooms.remove(peer.room);
+            return;
+        }
+        let places: Vec<usize> = peer.tracks.iter().filter_map(|track| track.slot).collect();
+        for place in places {
+            self.free_slot(peer.room, place);
+        }
+    }
+
+    pub(crate) fn free_slot(&mut self, room_key: usize, place: usize) {
+        let room = &mut self.rooms[room_key];
+        let slot = &mut room.slots[place];
+        slot.holder = None;
+        slot.level = crate::level::Level::default();
+        slot.restart_source();
+        self.announce_slots(room_key);
+    }
+
+    pub(crate) fn announce_slots(&mut self, key: usize) {
+        let room = &mut self.rooms[key];
+        if !std::mem::replace(&mut room.slots_queued, true) {
+            self.events.push(Queued::Slots { key, room: room.id });
+        }
+    }
+
+    pub(crate) fn announce_speakers(&mut self, key: usize) {
+        let room = &mut self.rooms[key];
+        if !std::mem::replace(&mut room.speakers_queued, true) {
+            self.events.push(Queued::Speakers { key, room: room.id });
+        }
+    }
+}
+
+fn track_infos(tracks: &[Track]) -> Vec<TrackInfo> {
+    tracks.iter().map(|track| TrackInfo { mid: track.mid(), kind: track.kind, track: track.id }).collect()
+}
+
+/// The n-th m-line of a kind receives the n-th slot of that kind.
+fn slot_infos(room: &Room, join: &Join) -> Vec<SlotInfo> {
+    let mut next = [0; 2];
+    let infos = join.slots.iter().filter_map(|spec| {
+        let index = next[spec.kind as usize];
+        next[spec.kind as usize] += 1;
+        let ssrc = Ssrc(room.slot_ssrc(spec.kind, index)?);
+        Some(SlotInfo { mid: spec.mid, kind: spec.kind, index, ssrc })
+    });
+    infos.collect()
 }

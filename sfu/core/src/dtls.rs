@@ -1,0 +1,180 @@
+//! The secure channel of a peer as the rest of the core sees it: a handshake that runs behind a small trait, the check of
+//! the announced fingerprint, and at the end the SRTP keys. Which library shakes hands is known in `peer` only.
+
+use std::{fmt, net::SocketAddr, time::Instant};
+
+use sha2::{Digest, Sha256, Sha384, Sha512};
+use srtp::{Keys, Profile};
+use subtle::ConstantTimeEq;
+
+use crate::{Fingerprint, GoneReason, outbox::Outbox};
+
+/// A DTLS endpoint without sockets or clock. After each call of the first three, [`Handshake::poll`] is called until it
+/// answers [`Output::Wait`].
+pub(crate) trait Handshake: Send {
+    fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) -> Result<(), HandshakeFailed>;
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), HandshakeFailed>;
+    /// Sends close_notify where there is a connection to close.
+    fn close(&mut self, now: Instant);
+    fn poll<'a>(&mut self, buf: &'a mut [u8]) -> Output<'a>;
+    fn version(&self) -> &'static str;
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct HandshakeFailed;
+
+pub(crate) enum Output<'a> {
+    Datagram(&'a [u8]),
+    /// Leaf certificate of the peer, DER. Its possession has been proven, its identity has not.
+    Certificate(&'a [u8]),
+    /// Exported keying material (RFC 5764 section 4.2).
+    Keys(Profile, Result<Keys, HandshakeFailed>),
+    Connected,
+    /// close_notify of the peer.
+    Closed,
+    /// Something that has no use here.
+    Ignored,
+    /// The same again with at least so many bytes.
+    NeedsBuffer(usize),
+    /// Nothing more until this time.
+    Wait(Instant),
+}
+
+pub(crate) struct Channel {
+    handshake: Box<dyn Handshake>,
+    fingerprint: Fingerprint,
+    /// The peer's certificate has the announced fingerprint.
+    trusted: bool,
+    state: State,
+    wake_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Handshaking,
+    Established,
+    /// The library gave up after the keys were out. SRTP goes on; ICE consent ends it.
+    Broken,
+}
+
+pub(crate) enum Progress {
+    None,
+    Established { keys: Keys, profile: Profile, version: &'static str },
+    Ended(GoneReason),
+}
+
+pub(crate) enum Input<'a> {
+    Datagram(&'a [u8]),
+    Timeout,
+    Close,
+}
+
+/// Certificates are the largest things that come out of a handshake; browsers' are below 1 KB.
+const BUFFER_MAX: usize = 1 << 16;
+
+impl Channel {
+    pub(crate) fn new(handshake: Box<dyn Handshake>, fingerprint: Fingerprint) -> Self {
+        Self { handshake, fingerprint, trusted: false, state: State::Handshaking, wake_at: None }
+    }
+
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        self.wake_at
+    }
+
+    /// Feeds one input and drains the outputs; datagrams go to `to`.
+    pub(crate) fn drive(
+        &mut self,
+        now: Instant,
+        input: Input<'_>,
+        to: SocketAddr,
+        outbox: &mut Outbox,
+        buf: &mut Vec<u8>,
+    ) -> Progress {
+        if self.state == State::Broken {
+            return Progress::None;
+        }
+        let fed = match input {
+            Input::Datagram(datagram) => self.handshake.handle_datagram(now, datagram),
+            Input::Timeout => self.handshake.handle_timeout(now),
+            Input::Close => {
+                self.handshake.close(now);
+                Ok(())
+            }
+        };
+        // Drained even after a failure: an alert may wait there.
+        let progress = self.drain(to, outbox, buf);
+        match (progress, fed) {
+            (Progress::None, Err(HandshakeFailed)) => self.fail(),
+            (progress, _) => progress,
+        }
+    }
+
+    fn drain(&mut self, to: SocketAddr, outbox: &mut Outbox, buf: &mut Vec<u8>) -> Progress {
+        let (mut connected, mut exported) = (false, None);
+        loop {
+            match self.handshake.poll(buf) {
+                // A datagram that does not fit the turn's output is lost like on a network; the handshake repeats it.
+                Output::Datagram(datagram) => _ = outbox.push(to, datagram),
+                Output::Certificate(certificate) => {
+                    if !matches(&self.fingerprint, certificate) {
+                        return self.end(GoneReason::FingerprintMismatch);
+                    }
+                    self.trusted = true;
+                }
+                Output::Keys(profile, Ok(keys)) => exported = Some((profile, keys)),
+                Output::Keys(_, Err(HandshakeFailed)) => return self.end(GoneReason::NoSrtpProfile),
+                Output::Connected => connected = true,
+                Output::Closed => return self.end(GoneReason::Closed),
+                Output::Ignored => {}
+                Output::NeedsBuffer(len) if len <= BUFFER_MAX => buf.resize(len, 0),
+                Output::NeedsBuffer(_) => return self.fail(),
+                Output::Wait(at) => {
+                    self.wake_at = Some(at);
+                    break;
+                }
+            }
+        }
+        if !connected {
+            return Progress::None;
+        }
+        match exported {
+            Some((profile, keys)) if self.trusted => {
+                self.state = State::Established;
+                Progress::Established { keys, profile, version: self.handshake.version() }
+            }
+            Some(_) => self.end(GoneReason::FingerprintMismatch),
+            None => self.end(GoneReason::NoSrtpProfile),
+        }
+    }
+
+    /// After the keys are out, an error inside DTLS ends DTLS only: a forged record may not end a call.
+    fn fail(&mut self) -> Progress {
+        self.wake_at = None;
+        if self.state == State::Handshaking {
+            return self.end(GoneReason::DtlsFailed);
+        }
+        self.state = State::Broken;
+        Progress::None
+    }
+
+    fn end(&mut self, reason: GoneReason) -> Progress {
+        self.state = State::Broken;
+        self.wake_at = None;
+        Progress::Ended(reason)
+    }
+}
+
+fn matches(announced: &Fingerprint, certificate: &[u8]) -> bool {
+    let equal = match announced {
+        Fingerprint::Sha256(digest) => digest.ct_eq(Sha256::digest(certificate).as_slice()),
+        Fingerprint::Sha384(digest) => digest.ct_eq(Sha384::digest(certificate).as_slice()),
+        Fingerprint::Sha512(digest) => digest.ct_eq(Sha512::digest(certificate).as_slice()),
+    };
+    equal.into()
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("state", &self.state).finish_non_exhaustive()
+    }
+}

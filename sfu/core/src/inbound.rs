@@ -1,0 +1,332 @@
+//! What a datagram does. It is told apart by its first byte (RFC 7983) and, for media, by the range of its payload type
+//! (RFC 5761). Media and DTLS count only from addresses that passed an authenticated ICE check; a stranger costs one
+//! table look-up and one counter and leaves nothing behind.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use srtp::{OpenError, Opener, RtpHeader, Sealer};
+use stun::{Class, Message, Method};
+
+use crate::{
+    DropReason, DtlsRole, Event, GoneReason, assign,
+    dtls::{Input, Progress},
+    events::Queued,
+    ice::{ANSWER_BYTES_MAX, Check, Ufrag, answer},
+    node::Node,
+    peer::Peer,
+    red,
+    room::Incoming,
+    rtcp,
+    slot::Holder,
+    stamp::PAYLOAD_MAX,
+    timers::Alarm,
+    track,
+};
+
+/// An address that another peer has validated is taken over only after its owner was silent on it for this long: clients
+/// check at least each 6 s (RFC 7675 section 5.1), and a NAT that gives a port to somebody else has dropped the first
+/// owner long before.
+const ADDRESS_STALE_AFTER: Duration = Duration::from_secs(15);
+
+/// A deadline that is due already is looked at in the next turn, so that one turn always ends.
+const DTLS_ALARM_MIN: Duration = Duration::from_millis(1);
+
+/// Far timers of an idle DTLS endpoint are not worth an alarm.
+const DTLS_ALARM_MAX: Duration = Duration::from_secs(3_600);
+
+impl Node {
+    /// Most frequent first: media, then checks, then handshakes.
+    pub(crate) fn receive(&mut self, now: Instant, remote: SocketAddr, bytes: &mut [u8]) {
+        self.counters.datagrams_received += 1;
+        self.counters.bytes_received += bytes.len() as u64;
+        let received = match bytes.first() {
+            Some(128..=191) => self.receive_media(now, remote, bytes),
+            Some(0..=3) => self.receive_stun(now, remote, bytes),
+            Some(20..=63) => self.receive_dtls(now, remote, bytes),
+            _ => Err(DropReason::UnknownProtocol),
+        };
+        if let Err(reason) = received {
+            self.counters.drop(reason);
+        }
+    }
+
+    fn receive_media(&mut self, now: Instant, remote: SocketAddr, bytes: &mut [u8]) -> Result<(), DropReason> {
+        let key = *self.addresses.get(&remote).ok_or(DropReason::UnknownAddress)?;
+        match bytes.get(1) {
+            // RFC 5761 section 4: payload types 64-95 with the marker bit are RTCP.
+            Some(192..=223) => self.receive_rtcp(now, key, bytes),
+            _ => self.receive_rtp(now, key, bytes),
+        }
+    }
+
+    fn receive_rtp(&mut self, now: Instant, key: usize, bytes: &mut [u8]) -> Result<(), DropReason> {
+        let header = RtpHeader::parse(bytes).map_err(|_| DropReason::RtpMalformed)?;
+        let peer = &mut self.peers[key];
+        let opener = peer.opener.as_mut().ok_or(DropReason::RtpTooEarly)?;
+        let opened = opener.open_rtp(bytes, &header).map_err(rtp_drop)?;
+        let packet = &bytes[..opened.len];
+        self.counters.rtp_received += 1;
+        hear(peer, key, now, &mut self.events);
+        let mid = peer.profile.mid.and_then(|id| header.extension_value(packet, id));
+        let (found, restarted) = track::find(&mut peer.tracks, header.ssrc, mid).ok_or(DropReason::RtpNoTrack)?;
+        let track = &mut peer.tracks[found];
+        if let (true, Some(place)) = (restarted.0, track.slot) {
+            self.rooms[peer.room].slots[place].restart_source();
+        }
+        if !track.receive(opened.index, header.timestamp, self.clock.media(now)) {
+            return Err(DropReason::RtpStale);
+        }
+        let payload = header.payload(packet).map_err(|_| DropReason::RtpMalformed)?;
+        let (opus, red) = sort_payload(peer, &header, &packet[payload])?;
+        let level = peer.profile.audio_level.and_then(|id| header.extension_value(packet, id)?.first().copied());
+        let incoming =
+            Incoming { index: opened.index, timestamp: header.timestamp, marker: header.marker, level, opus, red };
+        self.publish(now, key, found, &incoming)
+    }
+
+    fn publish(&mut self, now: Instant, key: usize, found: usize, incoming: &Incoming<'_>) -> Result<(), DropReason> {
+        let peer = &mut self.peers[key];
+        let track = &mut peer.tracks[found];
+        if track.muted {
+            return Err(DropReason::RtpMuted);
+        }
+        let room = &mut self.rooms[peer.room];
+        let place = match track.slot {
+            Some(place) => place,
+            None => {
+                let place = assign::place(&room.slots, track.kind).ok_or(DropReason::RtpNoSlot)?;
+                room.slots[place].holder = Some(Holder { key, peer: peer.id, track: track.id });
+                track.slot = Some(place);
+                place
+            }
+        };
+        room.forward(now, place, incoming, &mut self.outbox, &mut self.counters);
+        let speakers_changed = room.update_speakers(now);
+        let room_key = peer.room;
+        if !std::mem::replace(&mut track.announced, true) {
+            let event = Event::TrackLive { peer: peer.id, track: track.id, kind: track.kind };
+            self.events.push(Queued::Fact(event));
+            self.announce_slots(room_key);
+        }
+        if speakers_changed {
+            self.announce_speakers(room_key);
+        }
+        Ok(())
+    }
+
+    fn receive_rtcp(&mut self, now: Instant, key: usize, bytes: &mut [u8]) -> Result<(), DropReason> {
+        let peer = &mut self.peers[key];
+        let opener = peer.opener.as_mut().ok_or(DropReason::RtpTooEarly)?;
+        let len = opener.open_rtcp(bytes).map_err(|_| DropReason::RtcpUnauthenticated)?;
+        self.counters.rtcp_received += 1;
+        hear(peer, key, now, &mut self.events);
+        let Peer { room: room_key, tracks, hearing, .. } = peer;
+        let room_key = *room_key;
+        let (clock, room) = (&self.clock, &self.rooms[room_key]);
+        let mut freed = [None; 2];
+        let read = rtcp::read(&bytes[..len], |item| match item {
+            rtcp::Item::Sender(info) => {
+                if let Some(track) = tracks.iter_mut().find(|track| track.ssrc() == Some(info.ssrc)) {
+                    track.reception.hear_sender_report(now, &info);
+                }
+            }
+            rtcp::Item::Block(block) => {
+                if room.slots.iter().any(|slot| slot.ssrc == block.ssrc) {
+                    hearing.hear(clock, now, &block);
+                }
+            }
+            rtcp::Item::Goodbye { ssrc } => {
+                for (track, freed) in tracks.iter_mut().zip(&mut freed) {
+                    if track.ssrc() == Some(ssrc) {
+                        track.end();
+                        *freed = freed.or(track.slot.take());
+                    }
+                }
+            }
+        });
+        for place in freed.into_iter().flatten() {
+            self.free_slot(room_key, place);
+        }
+        read.map_err(|_| DropReason::RtcpMalformed)
+    }
+
+    fn receive_dtls(&mut self, now: Instant, remote: SocketAddr, bytes: &[u8]) -> Result<(), DropReason> {
+        let key = *self.addresses.get(&remote).ok_or(DropReason::UnknownAddress)?;
+        self.counters.dtls_received += 1;
+        self.drive(now, key, Input::Datagram(bytes));
+        Ok(())
+    }
+
+    fn receive_stun(&mut self, now: Instant, remote: SocketAddr, bytes: &[u8]) -> Result<(), DropReason> {
+        let request = Message::parse(bytes).map_err(|_| DropReason::StunMalformed)?;
+        if (request.class(), request.method()) != (Class::Request, Method::BINDING) {
+            return Err(DropReason::StunIgnored);
+        }
+        let ufrag = request.username().and_then(Ufrag::of_username).ok_or(DropReason::StunUnknownUser)?;
+        let key = *self.ufrags.get(&ufrag).ok_or(DropReason::StunUnknownUser)?;
+        if self.belongs_to_another(now, remote, key) {
+            return Err(DropReason::StunRefused);
+        }
+        let (check, integrity) = self.peers[key].ice.check(&request)?;
+        let place = self.outbox.reserve(ANSWER_BYTES_MAX).ok_or(DropReason::TransmitsFull)?;
+        let written = answer(place, &request, check, remote, integrity);
+        let len = written.map_err(|_| DropReason::StunRefused)?;
+        self.outbox.commit(remote, len);
+        let Check::Valid { nominates, current } = check else { return Err(DropReason::StunRefused) };
+        self.counters.stun_answered += 1;
+        self.validate(now, key, remote, (nominates, current));
+        Ok(())
+    }
+
+    fn belongs_to_another(&self, now: Instant, remote: SocketAddr, key: usize) -> bool {
+        let Some(&owner) = self.addresses.get(&remote) else { return false };
+        let checked_at = self.peers[owner].ice.last_check_from(remote);
+        owner != key && checked_at.is_some_and(|at| now.saturating_duration_since(at) < ADDRESS_STALE_AFTER)
+    }
+
+    fn validate(&mut self, now: Instant, key: usize, remote: SocketAddr, flags: (bool, bool)) {
+        let peer = &mut self.peers[key];
+        hear(peer, key, now, &mut self.events);
+        let change = peer.ice.validate(now, remote, flags, self.limits.paths_per_peer);
+        if let Some(retired) = change.retired {
+            self.ufrags.remove(&retired);
+        }
+        if let Some(removed) = change.removed {
+            self.addresses.remove(&removed);
+        }
+        if change.selected
+            && let Some(place) = peer.listener
+        {
+            self.rooms[peer.room].listeners[place].to = remote;
+        }
+        if change.added
+            && let Some(owner) = self.addresses.insert(remote, key)
+            && owner != key
+        {
+            self.lose_address(now, owner, remote);
+        }
+        self.start_handshake(now, key);
+    }
+
+    /// The owner was silent there; it goes on with another of its addresses, or ends.
+    fn lose_address(&mut self, now: Instant, owner: usize, remote: SocketAddr) {
+        let peer = &mut self.peers[owner];
+        peer.ice.forget(remote);
+        match (peer.ice.selected(), peer.listener) {
+            (None, _) => self.evict(now, owner, GoneReason::ConsentExpired),
+            (Some(selected), Some(place)) => self.rooms[peer.room].listeners[place].to = selected,
+            (Some(_), None) => {}
+        }
+    }
+
+    fn start_handshake(&mut self, now: Instant, key: usize) {
+        let peer = &mut self.peers[key];
+        if peer.channel.is_some() {
+            return;
+        }
+        peer.channel = Some(self.handshakes.start(peer.role, peer.fingerprint.clone(), now));
+        // A client speaks first; a server only sets its clock.
+        self.drive(now, key, Input::Timeout);
+    }
+
+    /// Feeds the peer's DTLS endpoint and does what comes of it.
+    pub(crate) fn drive(&mut self, now: Instant, key: usize, input: Input<'_>) {
+        let peer = &mut self.peers[key];
+        let (Some(channel), Some(to)) = (&mut peer.channel, peer.ice.selected()) else { return };
+        let progress = channel.drive(now, input, to, &mut self.outbox, &mut self.scratch);
+        let wake_at = channel.wake_at().filter(|at| *at < now + DTLS_ALARM_MAX);
+        if let Some(at) = wake_at.map(|at| at.max(now + DTLS_ALARM_MIN))
+            && peer.dtls_alarm.is_none_or(|armed| at < armed)
+        {
+            peer.dtls_alarm = Some(at);
+            self.timers.arm(at, peer.id, Alarm::Dtls);
+        }
+        match progress {
+            Progress::None => {}
+            Progress::Established { keys, profile, version } => {
+                let established = self.establish(key, &keys, profile, version);
+                if established.is_err() {
+                    self.evict(now, key, GoneReason::DtlsFailed);
+                }
+            }
+            // A peer that leaves has ended its channel itself.
+            Progress::Ended(reason) => {
+                if reason != GoneReason::Closed {
+                    self.counters.drop(DropReason::DtlsFailed);
+                }
+                self.evict(now, key, reason);
+            }
+        }
+    }
+
+    fn establish(
+        &mut self,
+        key: usize,
+        keys: &srtp::Keys,
+        profile: srtp::Profile,
+        version: &'static str,
+    ) -> Result<(), srtp::KeyError> {
+        let peer = &mut self.peers[key];
+        let (ours, theirs) = match peer.role {
+            DtlsRole::Client => (&keys.client, &keys.server),
+            DtlsRole::Server => (&keys.server, &keys.client),
+        };
+        let opener = Opener::new(profile, theirs, self.limits.ssrcs_per_peer)?;
+        let sealer = Sealer::new(profile, ours)?;
+        let Some(to) = peer.ice.selected() else { return Ok(()) };
+        let room = &mut self.rooms[peer.room];
+        let place = room.add_listener((key, to), peer.profile, peer.places, sealer, &mut self.rng);
+        peer.opener = Some(opener);
+        peer.listener = Some(place);
+        peer.srtp_profile = Some(profile);
+        peer.dtls_version = version;
+        self.counters.handshakes_done += 1;
+        let event = Event::Connected { peer: peer.id, srtp_profile: profile.name(), dtls_version: version };
+        self.events.push(Queued::Fact(event));
+        Ok(())
+    }
+}
+
+/// Something authenticated has come from the peer.
+fn hear(peer: &mut Peer, key: usize, now: Instant, events: &mut crate::events::Events) {
+    peer.heard_at = now;
+    if peer.presence.idle {
+        peer.presence.idle = false;
+        crate::upkeep::announce_presence(peer, key, events);
+    }
+}
+
+/// The Opus payload, and the RED one around it. Nothing is decoded: a broken Opus packet is the listeners' to conceal.
+fn sort_payload<'p>(
+    peer: &Peer,
+    header: &RtpHeader,
+    payload: &'p [u8],
+) -> Result<(&'p [u8], Option<&'p [u8]>), DropReason> {
+    if payload.len() > PAYLOAD_MAX {
+        return Err(DropReason::RtpTooLarge);
+    }
+    let (opus, red) = if header.payload_type == peer.profile.opus {
+        (payload, None)
+    } else if Some(header.payload_type) == peer.profile.red && !payload.is_empty() {
+        let primary = red::primary(payload).ok_or(DropReason::RtpMalformed)?;
+        if primary.payload_type != peer.profile.opus {
+            return Err(DropReason::RtpPayloadType);
+        }
+        (primary.payload, Some(payload))
+    } else {
+        return Err(DropReason::RtpPayloadType);
+    };
+    if opus.is_empty() { Err(DropReason::RtpEmpty) } else { Ok((opus, red)) }
+}
+
+fn rtp_drop(error: OpenError) -> DropReason {
+    match error {
+        OpenError::TooShort => DropReason::RtpMalformed,
+        OpenError::Replayed | OpenError::TooOld => DropReason::RtpReplayed,
+        OpenError::TooManySsrcs => DropReason::RtpTooManySources,
+        OpenError::Unauthentic | OpenError::Unencrypted => DropReason::RtpUnauthenticated,
+    }
+}

@@ -1,0 +1,161 @@
+//! One participant's connection: its ICE agent, its DTLS channel, the opening half of SRTP, and its tracks. The sealing
+//! half lies in the room, beside the other listeners. This is the only file that names the DTLS library.
+
+use std::{sync::Arc, time::Instant};
+
+use dimpl::{Config, Dtls, DtlsCertificate};
+use srtp::{Keys, Opener, Profile};
+
+use crate::{
+    Certificate, DtlsRole, Fingerprint, HeaderProfile, NodeError, PeerId,
+    dtls::{Channel, Handshake, HandshakeFailed, Output},
+    ice::Agent,
+    report::Hearing,
+    track::Track,
+};
+
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    /// Key of the room in the node's table.
+    pub(crate) room: usize,
+    pub(crate) ice: Agent,
+    pub(crate) role: DtlsRole,
+    pub(crate) fingerprint: Fingerprint,
+    /// From the first validated address on.
+    pub(crate) channel: Option<Channel>,
+    /// From the end of the handshake on.
+    pub(crate) opener: Option<Opener>,
+    /// Place among the room's listeners, from the end of the handshake on.
+    pub(crate) listener: Option<usize>,
+    pub(crate) profile: HeaderProfile,
+    /// Slots that the peer receives, by [`TrackKind`](crate::TrackKind) as index.
+    pub(crate) places: [u8; 2],
+    pub(crate) tracks: Vec<Track>,
+    pub(crate) joined_at: Instant,
+    /// Last authenticated datagram of any kind.
+    pub(crate) heard_at: Instant,
+    pub(crate) presence: Presence,
+    /// Deadline of the DTLS timer that is armed now.
+    pub(crate) dtls_alarm: Option<Instant>,
+    pub(crate) report_at: Instant,
+    pub(crate) hearing: Hearing,
+    pub(crate) srtp_profile: Option<Profile>,
+    pub(crate) dtls_version: &'static str,
+}
+
+/// What the shell knows about a peer's silence, and what it should know.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Presence {
+    pub(crate) idle: bool,
+    pub(crate) reported_idle: bool,
+    pub(crate) queued: bool,
+}
+
+impl Peer {
+    pub(crate) fn is_established(&self) -> bool {
+        self.opener.is_some()
+    }
+}
+
+/// Makes DTLS endpoints with the node's identity.
+#[derive(Debug)]
+pub(crate) struct Handshakes {
+    config: Arc<Config>,
+    certificate: DtlsCertificate,
+}
+
+impl Handshakes {
+    pub(crate) fn new(certificate: &Certificate) -> Result<Self, NodeError> {
+        if !is_usable(certificate) {
+            return Err(NodeError::Certificate);
+        }
+        // The cookie round trip proves an address, which ICE has proven already: without it a join is one round trip
+        // shorter.
+        let config = Config::builder().use_server_cookie(false).build().map_err(|_| NodeError::Certificate)?;
+        let certificate = DtlsCertificate {
+            certificate: certificate.certificate_der.clone(),
+            private_key: certificate.private_key_der.clone(),
+        };
+        Ok(Self { config: Arc::new(config), certificate })
+    }
+
+    /// Speaks DTLS 1.3 and 1.2, as the peer likes.
+    pub(crate) fn start(&self, role: DtlsRole, fingerprint: Fingerprint, now: Instant) -> Channel {
+        let mut dtls = Dtls::new_auto(self.config.clone(), self.certificate.clone(), now);
+        if role == DtlsRole::Client {
+            dtls.set_active(true);
+        }
+        Channel::new(Box::new(Endpoint(dtls)), fingerprint)
+    }
+}
+
+/// The library takes a broken key pair as the caller's mistake and panics, so it is looked at here, once.
+fn is_usable(certificate: &Certificate) -> bool {
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+    let Ok(pair) = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &certificate.private_key_der) else {
+        return false;
+    };
+    let public = pair.public_key().as_ref();
+    certificate.certificate_der.windows(public.len()).any(|window| window == public)
+}
+
+struct Endpoint(Dtls);
+
+impl Handshake for Endpoint {
+    fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) -> Result<(), HandshakeFailed> {
+        use dimpl::{Error, UnexpectedMessageError::UnrecognizedAutoServerResponse};
+        self.handle_timeout(now)?;
+        match self.0.handle_packet(datagram) {
+            // Nothing was learned from it, and nothing changed: a stray record must not end the handshake.
+            Ok(()) | Err(Error::UnexpectedMessage(UnrecognizedAutoServerResponse)) => Ok(()),
+            Err(_) => Err(HandshakeFailed),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), HandshakeFailed> {
+        self.0.handle_timeout(now).map_err(|_| HandshakeFailed)
+    }
+
+    fn close(&mut self, now: Instant) {
+        // Best effort: the peer is leaving either way.
+        _ = self.0.handle_timeout(now).and_then(|()| self.0.close());
+    }
+
+    fn poll<'a>(&mut self, buf: &'a mut [u8]) -> Output<'a> {
+        match self.0.poll_output(buf) {
+            dimpl::Output::Packet(datagram) => Output::Datagram(datagram),
+            dimpl::Output::PeerCert(certificate) => Output::Certificate(certificate),
+            dimpl::Output::KeyingMaterial(material, profile) => match srtp_profile(profile) {
+                Some(profile) => {
+                    let keys = Keys::from_keying_material(profile, &material);
+                    Output::Keys(profile, keys.map_err(|_| HandshakeFailed))
+                }
+                None => Output::Ignored,
+            },
+            dimpl::Output::Connected => Output::Connected,
+            dimpl::Output::CloseNotify => Output::Closed,
+            dimpl::Output::BufferTooSmall { needed } => Output::NeedsBuffer(needed),
+            dimpl::Output::Timeout(at) => Output::Wait(at),
+            // Application data: there are no data channels here. The enum is open, too.
+            _ => Output::Ignored,
+        }
+    }
+
+    fn version(&self) -> &'static str {
+        match self.0.protocol_version() {
+            Some(dimpl::ProtocolVersion::DTLS1_2) => "DTLS 1.2",
+            Some(dimpl::ProtocolVersion::DTLS1_3) => "DTLS 1.3",
+            _ => "DTLS",
+        }
+    }
+}
+
+fn srtp_profile(profile: dimpl::SrtpProfile) -> Option<Profile> {
+    match profile {
+        dimpl::SrtpProfile::AEAD_AES_128_GCM => Some(Profile::AeadAes128Gcm),
+        dimpl::SrtpProfile::AEAD_AES_256_GCM => Some(Profile::AeadAes256Gcm),
+        dimpl::SrtpProfile::AES128_CM_SHA1_80 => Some(Profile::Aes128CmHmacSha1_80),
+        _ => None,
+    }
+}

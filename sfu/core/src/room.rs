@@ -1,0 +1,241 @@
+//! The peers that hear each other: slots, listeners, and the fan-out of one packet to all of them. The listeners lie one
+//! behind the other, with the sealing half of their SRTP inside, so that forwarding walks memory in order. Where packets
+//! come from is not known here.
+
+use std::{net::SocketAddr, time::Instant};
+
+use rand::Rng;
+use rand_chacha::ChaCha20Rng;
+use srtp::{OVERHEAD_BYTES_MAX, Sealer};
+
+use crate::{
+    Counters, DropReason, HeaderProfile, Limits, PeerId, RoomId, SlotAssignment, TrackKind,
+    outbox::Outbox,
+    slot::{FIRST_SEQUENCE_END, FIRST_SEQUENCE_MIN, Holder, Slot, Stream},
+    stamp::{Outgoing, Rendering},
+};
+
+#[derive(Debug)]
+pub(crate) struct Room {
+    pub(crate) id: RoomId,
+    /// Keys in the node's table of peers.
+    pub(crate) members: Vec<usize>,
+    /// Speech slots, then program slots.
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) listeners: Vec<Listener>,
+    renderings: Vec<Rendering>,
+    /// Numbers the packets, so that a rendering knows whether it is up to date.
+    packet: u64,
+    pub(crate) speakers: Vec<PeerId>,
+    speakers_before: Vec<PeerId>,
+    speakers_at: Option<Instant>,
+    pub(crate) slots_queued: bool,
+    pub(crate) speakers_queued: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) to: SocketAddr,
+    /// Key in the node's table of peers.
+    pub(crate) key: usize,
+    /// Slots that it receives, by kind.
+    places: [u8; 2],
+    rendering: usize,
+    first_sequence: u16,
+    pub(crate) sealer: Sealer,
+}
+
+/// One packet of a source, on its way into a slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Incoming<'a> {
+    pub(crate) index: u64,
+    pub(crate) timestamp: u32,
+    pub(crate) marker: bool,
+    pub(crate) level: Option<u8>,
+    pub(crate) opus: &'a [u8],
+    pub(crate) red: Option<&'a [u8]>,
+}
+
+/// Two changes of the speakers a second are more than an eye follows.
+const SPEAKERS_INTERVAL: std::time::Duration = std::time::Duration::from_millis(500);
+
+impl Room {
+    pub(crate) fn new(id: RoomId, limits: &Limits, rng: &mut ChaCha20Rng, taken: u32) -> Self {
+        let speech = (0..limits.speech_slots).map(|index| (TrackKind::Mic, index));
+        let program = (0..limits.program_slots).map(|index| (TrackKind::Program, index));
+        let mut slots: Vec<Slot> = Vec::new();
+        for (kind, index) in speech.chain(program) {
+            let ssrc = loop {
+                let ssrc = rng.random::<u32>();
+                if ssrc != 0 && ssrc != taken && slots.iter().all(|slot| slot.ssrc != ssrc) {
+                    break ssrc;
+                }
+            };
+            slots.push(Slot::new(kind, index, ssrc, rng.random()));
+        }
+        Self {
+            id,
+            members: Vec::new(),
+            slots,
+            listeners: Vec::new(),
+            renderings: Vec::new(),
+            packet: 0,
+            speakers: Vec::new(),
+            speakers_before: Vec::new(),
+            speakers_at: None,
+            slots_queued: false,
+            speakers_queued: false,
+        }
+    }
+
+    pub(crate) fn slot_ssrc(&self, kind: TrackKind, index: u8) -> Option<u32> {
+        self.slots.iter().find(|slot| slot.kind == kind && slot.index == index).map(|slot| slot.ssrc)
+    }
+
+    /// The slots that a listener receives.
+    pub(crate) fn heard_slots(&self, listener: usize) -> impl Iterator<Item = &Slot> {
+        let places = self.listeners.get(listener).map_or([0, 0], |listener| listener.places);
+        self.slots.iter().filter(move |slot| slot.index < places[slot.kind as usize])
+    }
+
+    /// Answers its place.
+    pub(crate) fn add_listener(
+        &mut self,
+        (key, to): (usize, SocketAddr),
+        profile: HeaderProfile,
+        places: [u8; 2],
+        sealer: Sealer,
+        rng: &mut ChaCha20Rng,
+    ) -> usize {
+        let rendering = self.use_rendering(profile);
+        let first_sequence = rng.random_range(FIRST_SEQUENCE_MIN..FIRST_SEQUENCE_END);
+        self.listeners.push(Listener { to, key, places, rendering, first_sequence, sealer });
+        for slot in &mut self.slots {
+            slot.streams.push(Stream::default());
+        }
+        self.listeners.len() - 1
+    }
+
+    /// Answers the key of the peer whose listener has moved to the free place.
+    pub(crate) fn remove_listener(&mut self, place: usize) -> Option<usize> {
+        let removed = self.listeners.swap_remove(place);
+        for slot in &mut self.slots {
+            slot.streams.swap_remove(place);
+        }
+        self.renderings[removed.rendering].users -= 1;
+        self.listeners.get(place).map(|moved| moved.key)
+    }
+
+    fn use_rendering(&mut self, profile: HeaderProfile) -> usize {
+        let fits = |rendering: &Rendering| rendering.users > 0 && rendering.profile == profile;
+        let place = self.renderings.iter().position(fits).unwrap_or_else(|| {
+            let fresh = Rendering::new(profile);
+            match self.renderings.iter().position(|rendering| rendering.users == 0) {
+                Some(free) => {
+                    self.renderings[free] = fresh;
+                    free
+                }
+                None => {
+                    self.renderings.push(fresh);
+                    self.renderings.len() - 1
+                }
+            }
+        });
+        self.renderings[place].users += 1;
+        place
+    }
+
+    /// Sends a packet of the slot's holder to everybody else who receives the slot.
+    pub(crate) fn forward(
+        &mut self,
+        now: Instant,
+        place: usize,
+        incoming: &Incoming<'_>,
+        outbox: &mut Outbox,
+        counters: &mut Counters,
+    ) {
+        let slot = &mut self.slots[place];
+        let Some(Holder { key, track, .. }) = slot.holder else { return };
+        let Some(stamp) = slot.stamp(now, incoming.index, incoming.timestamp) else {
+            return counters.drop(DropReason::RtpStale);
+        };
+        if let Some(level) = incoming.level {
+            slot.level.hear(now, level);
+        }
+        slot.packets = slot.packets.wrapping_add(1);
+        slot.octets = slot.octets.wrapping_add(incoming.opus.len() as u32);
+        let outgoing = Outgoing {
+            marker: incoming.marker || stamp.starts,
+            timestamp: stamp.timestamp,
+            ssrc: slot.ssrc,
+            csrc: track.0,
+            level: incoming.level,
+            opus: incoming.opus,
+            red: incoming.red,
+        };
+        self.packet += 1;
+        let kind = slot.kind as usize;
+        for (listener, stream) in self.listeners.iter_mut().zip(&mut slot.streams) {
+            if listener.key == key || slot.index >= listener.places[kind] {
+                continue;
+            }
+            let Some(index) = stream.index(stamp.sequence, listener.first_sequence) else {
+                counters.drop(DropReason::RtpStale);
+                continue;
+            };
+            let rendering = &mut self.renderings[listener.rendering];
+            if rendering.packet != self.packet {
+                rendering.render(self.packet, &outgoing);
+            }
+            listener.send(rendering, index, outbox, counters);
+        }
+    }
+
+    pub(crate) fn assignments(&self) -> Vec<SlotAssignment> {
+        let taken = self.slots.iter().filter_map(|slot| {
+            let Holder { peer, track, .. } = slot.holder?;
+            Some(SlotAssignment { kind: slot.kind, index: slot.index, peer, track })
+        });
+        taken.collect()
+    }
+
+    /// Answers whether the speakers have changed.
+    pub(crate) fn update_speakers(&mut self, now: Instant) -> bool {
+        if self.speakers_at.is_some_and(|at| now < at) {
+            return false;
+        }
+        self.speakers_at = Some(now + SPEAKERS_INTERVAL);
+        std::mem::swap(&mut self.speakers, &mut self.speakers_before);
+        self.speakers.clear();
+        let mut levels = [(0, PeerId(0)); u8::MAX as usize];
+        let mut count = 0;
+        for slot in self.slots.iter_mut().filter(|slot| slot.kind == TrackKind::Mic) {
+            if let (Some(holder), Some(level)) = (slot.holder, slot.level.speaking(now)) {
+                levels[count] = (level, holder.peer);
+                count += 1;
+            }
+        }
+        levels[..count].sort_unstable();
+        self.speakers.extend(levels[..count].iter().map(|(_, peer)| *peer));
+        self.speakers != self.speakers_before
+    }
+}
+
+impl Listener {
+    #[inline]
+    fn send(&mut self, rendering: &Rendering, index: u64, outbox: &mut Outbox, counters: &mut Counters) {
+        let len = rendering.len;
+        let Some(packet) = outbox.reserve(len + OVERHEAD_BYTES_MAX) else {
+            return counters.drop(DropReason::TransmitsFull);
+        };
+        packet[..len].copy_from_slice(&rendering.bytes[..len]);
+        packet[2..4].copy_from_slice(&(index as u16).to_be_bytes());
+        match self.sealer.seal_rtp(packet, rendering.header_len, len, index) {
+            Ok(sealed) => {
+                outbox.commit(self.to, sealed);
+                counters.rtp_forwarded += 1;
+            }
+            Err(_) => counters.drop(DropReason::SealExhausted),
+        }
+    }
+}

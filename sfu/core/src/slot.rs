@@ -1,0 +1,245 @@
+//! One slot of a room: the stream that every listener hears in one place, continuous over changes of who is in it. The
+//! sequence is counted in 64 bits here and mapped to each listener's own 48-bit packet index, which never repeats.
+//! Who gets a slot is decided in `assign`.
+
+use std::time::{Duration, Instant};
+
+use crate::{PeerId, TrackId, TrackKind, clock::rtp_units, level::Level};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Holder {
+    /// Key in the node's table of peers.
+    pub(crate) key: usize,
+    pub(crate) peer: PeerId,
+    pub(crate) track: TrackId,
+}
+
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) kind: TrackKind,
+    pub(crate) index: u8,
+    pub(crate) ssrc: u32,
+    pub(crate) holder: Option<Holder>,
+    pub(crate) level: Level,
+    /// One for each of the room's listeners, in their order.
+    pub(crate) streams: Vec<Stream>,
+    /// Since the slot carried its first packet, for sender reports.
+    pub(crate) packets: u32,
+    pub(crate) octets: u32,
+    source: Source,
+    /// Highest sequence so far; 0 before the first packet.
+    top: u64,
+    last_timestamp: u32,
+    last_at: Option<Instant>,
+}
+
+/// How numbers of the present source become numbers of the slot. Wrapping: an offset may be negative.
+#[derive(Debug)]
+enum Source {
+    /// The next packet starts a new one.
+    New,
+    Running {
+        sequence_offset: u64,
+        timestamp_offset: u32,
+        /// Nothing older than the first packet of the source fits behind it.
+        first: u64,
+    },
+}
+
+/// A packet's place in the slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) sequence: u64,
+    pub(crate) timestamp: u32,
+    /// First packet of a source: a talk spurt begins (RFC 3551 section 4.1).
+    pub(crate) starts: bool,
+}
+
+impl Slot {
+    pub(crate) fn new(kind: TrackKind, index: u8, ssrc: u32, first_timestamp: u32) -> Self {
+        Self {
+            kind,
+            index,
+            ssrc,
+            holder: None,
+            level: Level::default(),
+            streams: Vec::new(),
+            packets: 0,
+            octets: 0,
+            source: Source::New,
+            top: 0,
+            last_timestamp: first_timestamp,
+            last_at: None,
+        }
+    }
+
+    /// The next packet belongs to another source, or to the same one after a break in which nothing was forwarded:
+    /// listeners see an unbroken sequence and a timestamp that has moved on by the clock.
+    pub(crate) fn restart_source(&mut self) {
+        self.source = Source::New;
+    }
+
+    /// `None`: older than the source's first packet here.
+    pub(crate) fn stamp(&mut self, now: Instant, index: u64, timestamp: u32) -> Option<Stamp> {
+        let starts = matches!(self.source, Source::New);
+        if starts {
+            let first = self.top + 1;
+            self.source = Source::Running {
+                sequence_offset: first.wrapping_sub(index),
+                timestamp_offset: self.timestamp_at(now).wrapping_sub(timestamp),
+                first,
+            };
+        }
+        let Source::Running { sequence_offset, timestamp_offset, first } = self.source else { return None };
+        let sequence = index.wrapping_add(sequence_offset);
+        // Signed distance: an index below the first one wraps.
+        if (sequence.wrapping_sub(first) as i64) < 0 {
+            return None;
+        }
+        let timestamp = timestamp.wrapping_add(timestamp_offset);
+        if sequence > self.top {
+            self.top = sequence;
+            self.last_timestamp = timestamp;
+            self.last_at = Some(now);
+        }
+        Some(Stamp { sequence, timestamp, starts })
+    }
+
+    /// What the stream's timestamp would be now.
+    pub(crate) fn timestamp_at(&self, now: Instant) -> u32 {
+        let elapsed = self.last_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.last_timestamp.wrapping_add(rtp_units(elapsed))
+    }
+
+    /// Whether a sender report has something to say.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.packets > 0
+    }
+}
+
+/// One slot as one listener gets it.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Stream {
+    /// From the slot's sequence to this listener's packet index, wrapping.
+    offset: u64,
+    /// Lowest slot sequence that the present offset may be used for.
+    floor: u64,
+    /// Highest slot sequence sent to this listener; 0 before the first.
+    top: u64,
+}
+
+/// A listener must guess the roll-over counter from what it gets: a stretch that was not sent to it (its own voice was
+/// in the slot) is closed up before it could reach half of 2^15.
+const GAP_MAX: u64 = 1 << 14;
+
+impl Stream {
+    /// The listener's packet index (`ROC << 16 | SEQ`) for a sequence of the slot; each index is given out once, as long
+    /// as each sequence is asked for once. `first` is where the listener starts counting, below 2^15.
+    #[inline]
+    pub(crate) fn index(&mut self, sequence: u64, first: u16) -> Option<u64> {
+        if sequence > self.top {
+            if self.top == 0 {
+                self.offset = u64::from(first).wrapping_sub(sequence);
+                self.floor = sequence.saturating_sub(u64::from(first));
+            } else if sequence - self.top > GAP_MAX {
+                let next = self.top.wrapping_add(self.offset) + 1;
+                self.offset = next.wrapping_sub(sequence);
+                self.floor = sequence;
+            }
+            self.top = sequence;
+        } else if sequence < self.floor {
+            return None;
+        }
+        Some(sequence.wrapping_add(self.offset))
+    }
+}
+
+/// Lowest first sequence number of a listener: room for packets that were overtaken by the first one.
+pub(crate) const FIRST_SEQUENCE_MIN: u16 = 1 << 10;
+/// Below this every receiver agrees that the roll-over counter is 0 (RFC 3711 section 3.3.1).
+pub(crate) const FIRST_SEQUENCE_END: u16 = 1 << 15;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "an origin for made-up time")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn slot() -> Slot {
+        Slot::new(TrackKind::Mic, 0, 1, 5_000)
+    }
+
+    #[test]
+    fn gaps_and_reordering_of_a_source_are_kept() {
+        let mut slot = slot();
+        let now = start();
+        let stamps = [100, 101, 104, 103].map(|index| slot.stamp(now, index, 960 * index as u32).unwrap());
+        assert_eq!(stamps.map(|stamp| stamp.sequence), [1, 2, 5, 4]);
+        assert_eq!(stamps.map(|stamp| stamp.timestamp.wrapping_sub(5_000)), [0, 960, 3_840, 2_880]);
+        assert_eq!(stamps.map(|stamp| stamp.starts), [true, false, false, false]);
+        assert_eq!(slot.stamp(now, 99, 0), None, "older than the first of its source");
+    }
+
+    #[test]
+    fn another_source_goes_on_where_the_first_one_ended() {
+        let mut slot = slot();
+        let now = start();
+        let last = slot.stamp(now, 70_000, 1).unwrap();
+        slot.restart_source();
+        let next = slot.stamp(now + Duration::from_millis(100), 9, 77).unwrap();
+        assert_eq!(next.sequence, last.sequence + 1);
+        assert_eq!(next.timestamp, last.timestamp + 4_800);
+        assert!(next.starts);
+        assert_eq!(slot.stamp(now, 8, 0), None);
+    }
+
+    #[test]
+    fn listener_starts_low_whenever_it_joins() {
+        let mut stream = Stream::default();
+        assert_eq!(stream.index(10_000_000, 2_000), Some(2_000));
+        assert_eq!(stream.index(10_000_002, 2_000), Some(2_002));
+        assert_eq!(stream.index(9_999_999, 2_000), Some(1_999), "overtaken by the first");
+        assert_eq!(stream.index(9_990_000, 2_000), None);
+    }
+
+    #[test]
+    fn long_gap_is_closed_up_and_what_lies_in_it_is_lost() {
+        let mut stream = Stream::default();
+        stream.index(1, 2_000);
+        assert_eq!(stream.index(1 + GAP_MAX, 2_000), Some(2_000 + GAP_MAX), "not yet long");
+        let far = 100_000;
+        assert_eq!(stream.index(far, 2_000), Some(2_001 + GAP_MAX));
+        assert_eq!(stream.index(far - 1, 2_000), None, "would repeat an index");
+        assert_eq!(stream.index(far + 1, 2_000), Some(2_002 + GAP_MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn no_index_is_ever_given_out_twice_and_no_step_confuses_the_roll_over_counter(
+            first in FIRST_SEQUENCE_MIN..FIRST_SEQUENCE_END,
+            steps in proptest::collection::vec((0u64..40_000, 0u64..200), 1..200),
+        ) {
+            let (mut stream, mut asked, mut given) = (Stream::default(), HashSet::new(), HashSet::new());
+            let (mut at, mut highest) = (1, u64::from(first));
+            for (forward, back) in steps {
+                at += forward;
+                let sequence = at.saturating_sub(back).max(1);
+                if !asked.insert(sequence) {
+                    continue;
+                }
+                if let Some(index) = stream.index(sequence, first) {
+                    prop_assert!(given.insert(index));
+                    prop_assert!(index < highest + (1 << 15));
+                    highest = highest.max(index);
+                }
+            }
+        }
+    }
+}

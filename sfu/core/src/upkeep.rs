@@ -1,0 +1,95 @@
+//! What time does: set-up and consent run out, silence is noticed, reports go out, handshakes repeat themselves. One
+//! coarse alarm for each peer and one exact alarm for its handshake; no packet ever looks at another peer.
+
+use std::time::{Duration, Instant};
+
+use srtp::OVERHEAD_BYTES_MAX;
+
+use crate::{
+    GoneReason,
+    dtls::Input,
+    events::{Events, Queued},
+    node::Node,
+    peer::Peer,
+    report::{COMPOUND_MAX, LISTENER_INTERVAL, PUBLISHER_INTERVAL},
+    timers::{Alarm, Due},
+};
+
+/// How late consent, silence and reports may be noticed.
+pub(crate) const TICK: Duration = Duration::from_millis(250);
+
+impl Node {
+    pub(crate) fn wake(&mut self, now: Instant) {
+        while let Some(Due { at, peer, alarm }) = self.timers.pop_due(now) {
+            let Some(&key) = self.peer_keys.get(&peer) else { continue };
+            match alarm {
+                Alarm::Tick => self.tick(now, key),
+                Alarm::Dtls => self.wake_dtls(now, at, key),
+            }
+        }
+    }
+
+    fn wake_dtls(&mut self, now: Instant, at: Instant, key: usize) {
+        let peer = &mut self.peers[key];
+        // An alarm that was overtaken by an earlier one.
+        if peer.dtls_alarm != Some(at) {
+            return;
+        }
+        peer.dtls_alarm = None;
+        self.drive(now, key, Input::Timeout);
+    }
+
+    fn tick(&mut self, now: Instant, key: usize) {
+        let peer = &mut self.peers[key];
+        if let Some(reason) = overdue(peer, now, self.limits.setup_timeout, self.limits.consent_timeout) {
+            return self.evict(now, key, reason);
+        }
+        if !peer.presence.idle && now.saturating_duration_since(peer.heard_at) >= self.limits.idle_after {
+            peer.presence.idle = true;
+            announce_presence(peer, key, &mut self.events);
+        }
+        self.timers.arm(now + TICK, peer.id, Alarm::Tick);
+        let room_key = peer.room;
+        if now >= peer.report_at {
+            self.report(now, key);
+        }
+        if self.rooms[room_key].update_speakers(now) {
+            self.announce_speakers(room_key);
+        }
+    }
+
+    fn report(&mut self, now: Instant, key: usize) {
+        let peer = &mut self.peers[key];
+        peer.report_at = now + if peer.tracks.is_empty() { LISTENER_INTERVAL } else { PUBLISHER_INTERVAL };
+        peer.hearing.end_interval();
+        let Some(place) = peer.listener else { return };
+        let room = &mut self.rooms[peer.room];
+        let mut buf = [0; COMPOUND_MAX + OVERHEAD_BYTES_MAX];
+        let time = (&self.clock, now);
+        let slots = room.heard_slots(place);
+        let len = self.reporter.compound(&mut buf[..COMPOUND_MAX], time, &mut peer.tracks, slots);
+        if len == 0 {
+            return;
+        }
+        let listener = &mut room.listeners[place];
+        match listener.sealer.seal_rtcp(&mut buf, len) {
+            Ok(sealed) if self.outbox.push(listener.to, &buf[..sealed]) => self.counters.rtcp_sent += 1,
+            Ok(_) => self.counters.drop(crate::DropReason::TransmitsFull),
+            Err(_) => self.counters.drop(crate::DropReason::SealExhausted),
+        }
+    }
+}
+
+fn overdue(peer: &Peer, now: Instant, setup: Duration, consent: Duration) -> Option<GoneReason> {
+    if !peer.is_established() {
+        return (now.saturating_duration_since(peer.joined_at) >= setup).then_some(GoneReason::SetupTimeout);
+    }
+    let checked_at = peer.ice.last_check()?;
+    (now.saturating_duration_since(checked_at) >= consent).then_some(GoneReason::ConsentExpired)
+}
+
+pub(crate) fn announce_presence(peer: &mut Peer, key: usize, events: &mut Events) {
+    if !std::mem::replace(&mut peer.presence.queued, true) {
+        events.push(Queued::Presence { key, peer: peer.id });
+    }
+}
