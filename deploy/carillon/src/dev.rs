@@ -1,0 +1,149 @@
+//! `carillon dev`: the whole system on one machine, for trying and for developing. It makes up the secrets, picks the
+//! ports, starts the processes, waits until each is ready, prints the links, then watches: a process that dies is
+//! started again with the same secrets and ports, so that running calls go on. The state folder (certificate, logs,
+//! cookie) is removed at the end unless it was named or something went wrong.
+//!
+//! Not for production: one machine, secrets that end with the process.
+
+mod backoff;
+mod desktop;
+mod links;
+mod ports;
+mod process;
+mod secrets;
+mod stack;
+mod state;
+mod supervise;
+mod terminal;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::mpsc;
+
+use stack::Stack;
+use state::StateFolder;
+use terminal::Terminal;
+
+/// Each process has at most a few things to tell at once; when nobody reads them, the watcher may wait.
+const NEWS_QUEUE: usize = 16;
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Ends with 0 after Ctrl-C or SIGTERM, with 1 when something could not be started.\n\
+    CARILLON_TOKEN_KEY=name:secret keeps the links of one run good for the next.")]
+pub(crate) struct Args {
+    /// Room that the links lead to
+    #[arg(long, default_value = "demo", value_name = "NAME", value_parser = room_name)]
+    pub(super) room: String,
+    /// No PulseAudio desktop and no audio-bridge
+    #[arg(long)]
+    pub(super) no_desktop: bool,
+    /// Addresses at which browsers reach the media node [default: this machine's network address, and loopback]
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub(super) advertise: Vec<IpAddr>,
+    /// Write one JSON object here when everything is ready: links, tokens, process ids, addresses
+    #[arg(long, value_name = "FILE")]
+    pub(super) ready_file: Option<PathBuf>,
+    /// Keep certificate, logs and sockets in this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) state_dir: Option<PathBuf>,
+    /// How long the tokens in the links are good
+    #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = crate::duration::parse)]
+    pub(super) token_ttl: Duration,
+    /// First media port; one a shard is used from here on
+    #[arg(long, default_value_t = 40000, value_name = "PORT")]
+    pub(super) media_port: u16,
+    /// Media threads [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(super) shards: Option<u16>,
+    /// Port of the page over plain HTTP, on loopback only
+    #[arg(long, default_value_t = 8080, value_name = "PORT")]
+    pub(super) http_port: u16,
+    /// Port of the page over HTTPS, for other devices
+    #[arg(long, default_value_t = 8443, value_name = "PORT")]
+    pub(super) https_port: u16,
+    /// Show the logs of the processes here as well
+    #[arg(long, short)]
+    pub(super) verbose: bool,
+}
+
+pub(crate) fn main(args: Args) -> anyhow::Result<ExitCode> {
+    // One thread: the kernel ties a child to the THREAD that started it, and this one lives as long as the process.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(run(args))
+}
+
+async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut stop = std::pin::pin!(stop_signal()?);
+    let terminal = Terminal::new();
+    let mut state = StateFolder::open(args.state_dir.as_deref())?;
+    let (news, mut incoming) = mpsc::channel(NEWS_QUEUE);
+    let mut stack = Stack::default();
+    let started = tokio::select! {
+        started = stack.start(&args, state.path(), &terminal, news) => started,
+        () = &mut stop => {
+            terminal.say("Stopping before everything was up.");
+            stack.stop(&terminal).await;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    let mut ready = match started {
+        Ok(ready) => ready,
+        Err(error) => {
+            stack.stop(&terminal).await;
+            state.keep();
+            return Err(error.context(format!("the logs are in {}", state.logs().display())));
+        }
+    };
+    ready.write_file(args.ready_file.as_deref())?;
+    terminal.block(&ready.closing_words(&state.logs()));
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            Some(news) = incoming.recv() => {
+                terminal.say(&news.to_string());
+                if let Some((name, pid)) = news.new_pid() {
+                    ready.set_pid(name, pid);
+                    ready.write_file(args.ready_file.as_deref())?;
+                }
+            }
+        }
+    }
+    terminal.say("Stopping.");
+    stack.stop(&terminal).await;
+    if let Some(file) = &args.ready_file {
+        let _ = std::fs::remove_file(file);
+    }
+    terminal.say("Everything is stopped.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What fits into a link as it is. Signalling has the last word.
+fn room_name(text: &str) -> Result<String, String> {
+    let fits = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if fits && (1..=ROOM_CHARS_MAX).contains(&text.len()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("the name of a room has 1 to {ROOM_CHARS_MAX} letters, digits, dots, dashes and underscores"))
+}
+
+/// Longer than anyone types.
+const ROOM_CHARS_MAX: usize = 64;
+
+/// Listens from the moment of the call, so that an early Ctrl-C is not lost.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
+}

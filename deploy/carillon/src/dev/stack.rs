@@ -1,0 +1,320 @@
+//! The processes of one run and the order in which they come up: media node, signalling, desktop, bridge. They end in the
+//! reverse order.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::Args;
+use super::desktop::{Desktop, MICROPHONE, MICROPHONE_SINK, SINK};
+use super::links::{DesktopReport, Https, ReadyReport};
+use super::ports::{PortFinder, StartLock};
+use super::process::{Ready, Running, Spec};
+use super::secrets::{Certificate, Secrets, write_certificate};
+use super::supervise::{News, Supervised, show_log};
+use super::terminal::Terminal;
+use crate::token::{Grant, ROLES, mint};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+#[derive(Debug, Default)]
+pub(super) struct Stack {
+    /// In the order of their start.
+    processes: Vec<Supervised>,
+    shown_logs: Vec<JoinHandle<()>>,
+}
+
+impl Stack {
+    /// Brings everything up. On an error, what runs already is for [`Stack::stop`].
+    pub(super) async fn start(
+        &mut self,
+        args: &Args,
+        state: &Path,
+        terminal: &Terminal,
+        news: mpsc::Sender<News>,
+    ) -> anyhow::Result<ReadyReport> {
+        let _lock = StartLock::take().await?;
+        let plan = Plan::make(args, state, terminal)?;
+        let mut report = plan.report()?;
+        for (spec, title, detail) in plan.specs()? {
+            let running = self.start_one(&spec, args.verbose).await?;
+            terminal.done(title, &detail);
+            report.set_pid(spec.name, running.pid());
+            self.processes.push(Supervised::watch(spec, running, news.clone()));
+        }
+        Ok(report)
+    }
+
+    async fn start_one(&mut self, spec: &Spec, verbose: bool) -> anyhow::Result<Running> {
+        let mut running = Running::spawn(spec)?;
+        if verbose {
+            self.shown_logs.push(tokio::spawn(show_log(spec.name, spec.log.clone())));
+        }
+        running.until_ready(spec).await?;
+        Ok(running)
+    }
+
+    pub(super) async fn stop(&mut self, terminal: &Terminal) {
+        while let Some(process) = self.processes.pop() {
+            let name = process.name;
+            process.stop().await;
+            terminal.say(&format!("{name} is stopped."));
+        }
+        for shown in self.shown_logs.drain(..) {
+            shown.abort();
+        }
+    }
+}
+
+/// Everything that is decided before the first process starts, and kept when one is started again.
+#[derive(Debug)]
+struct Plan {
+    args: Args,
+    advertise: Vec<IpAddr>,
+    shards: u16,
+    media_port: u16,
+    control: SocketAddr,
+    sfu_admin: SocketAddr,
+    http: SocketAddr,
+    https: SocketAddr,
+    signaling_admin: SocketAddr,
+    secrets: Secrets,
+    certificate: Certificate,
+    desktop: Option<(Desktop, SocketAddr)>,
+    program: PathBuf,
+    logs: PathBuf,
+}
+
+impl Plan {
+    fn make(args: &Args, state: &Path, terminal: &Terminal) -> anyhow::Result<Self> {
+        let advertise = match (args.advertise.as_slice(), crate::local::network_address()) {
+            ([], Some(address)) => vec![address, LOOPBACK],
+            ([], None) => vec![LOOPBACK],
+            (named, _) => named.to_vec(),
+        };
+        let shards = args.shards.unwrap_or_else(cores);
+        let mut ports = PortFinder::default();
+        let loopback = |port| SocketAddr::new(LOOPBACK, port);
+        let media_port = ports.media(args.media_port, shards)?;
+        let http = loopback(ports.tcp("page", LOOPBACK, args.http_port)?);
+        let https_address = listen_address(&advertise);
+        let https = SocketAddr::new(https_address, ports.tcp("page over https", https_address, args.https_port)?);
+        let control = loopback(ports.tcp("control of the media node", LOOPBACK, 7100)?);
+        let sfu_admin = loopback(ports.tcp("admin of the media node", LOOPBACK, 7101)?);
+        let signaling_admin = loopback(ports.tcp("admin of signalling", LOOPBACK, 7201)?);
+        let desktop = if args.no_desktop {
+            None
+        } else {
+            let desktop = Desktop::new(state, ports.tcp("desktop sound", LOOPBACK, 4714)?);
+            Some((desktop, loopback(ports.tcp("admin of the bridge", LOOPBACK, 7501)?)))
+        };
+        terminal.done("Ports", &format!("page {http}, https {}, media {media_port}+{shards}", https.port()));
+        for note in ports.release() {
+            terminal.say(&note);
+        }
+        let secrets = Secrets::generate(std::env::var("CARILLON_TOKEN_KEY").ok().as_deref())?;
+        let mut names = vec![LOOPBACK, IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        names.extend(advertise.iter().filter(|address| !address.is_loopback()));
+        let certificate = write_certificate(state, &names)?;
+        terminal.done("Secrets", "fresh keys and a self-signed certificate");
+        let program = std::env::current_exe().context("cannot find this program's file")?;
+        let logs = state.join("logs");
+        let args = args.clone();
+        Ok(Self {
+            args,
+            advertise,
+            shards,
+            media_port,
+            control,
+            sfu_admin,
+            http,
+            https,
+            signaling_admin,
+            secrets,
+            certificate,
+            desktop,
+            program,
+            logs,
+        })
+    }
+
+    /// Each process with the words for its line on the terminal, in the order of their start.
+    fn specs(&self) -> anyhow::Result<Vec<(Spec, &'static str, String)>> {
+        let addresses = join(&self.advertise);
+        let mut specs = vec![
+            (self.sfu(), "Media node", format!("reached at {addresses}")),
+            (self.signaling(), "Signalling", "knows the media node".to_owned()),
+        ];
+        if let Some((desktop, admin)) = &self.desktop {
+            let daemon = desktop.spec("pulseaudio".into(), self.logs.join("pulseaudio.log"))?;
+            specs.push((daemon, "Desktop", desktop.server()));
+            specs.push((self.bridge(desktop, *admin)?, "Audio bridge", "the desktop is in the room".to_owned()));
+        }
+        Ok(specs)
+    }
+
+    fn sfu(&self) -> Spec {
+        let (port, shards) = (self.media_port.to_string(), self.shards.to_string());
+        let mut arguments = words(&["sfu", "--port", &port, "--shards", &shards]);
+        arguments.extend(words(&["--listen", &listen_address(&self.advertise).to_string()]));
+        arguments.extend(words(&["--advertise", &join(&self.advertise), "--node-id", "dev"]));
+        if self.advertise.iter().any(IpAddr::is_loopback) {
+            arguments.extend(words(&["--allow-loopback"]));
+        }
+        let announce = format!("http://{}", self.signaling_admin);
+        arguments.extend(words(&["--control", &self.control.to_string(), "--announce", &announce]));
+        arguments.extend(words(&["--admin", &self.sfu_admin.to_string()]));
+        Spec {
+            name: "sfu",
+            program: self.program.clone(),
+            arguments,
+            environment: Vec::new(),
+            secrets: vec![("SFU_CONTROL_TOKEN", self.secrets.control.clone())],
+            ready: Ready::Http(self.sfu_admin, "/readyz"),
+            log: self.logs.join("sfu.log"),
+        }
+    }
+
+    fn signaling(&self) -> Spec {
+        let mut arguments =
+            words(&["signaling", "--http", &self.http.to_string(), "--https", &self.https.to_string()]);
+        arguments.extend(words(&["--admin", &self.signaling_admin.to_string()]));
+        arguments.extend(["--tls-cert".into(), self.certificate.certificate.clone().into_os_string()]);
+        arguments.extend(["--tls-key".into(), self.certificate.key.clone().into_os_string()]);
+        Spec {
+            name: "signaling",
+            program: self.program.clone(),
+            arguments,
+            environment: Vec::new(),
+            secrets: vec![
+                ("SIGNALING_CONTROL_TOKEN", self.secrets.control.clone()),
+                ("SIGNALING_TOKEN_KEYS", self.secrets.token_key.text().clone()),
+            ],
+            ready: Ready::Http(self.signaling_admin, "/readyz"),
+            log: self.logs.join("signaling.log"),
+        }
+    }
+
+    fn bridge(&self, desktop: &Desktop, admin: SocketAddr) -> anyhow::Result<Spec> {
+        let program = self.program.with_file_name("audio-bridge");
+        ensure!(
+            program.is_file(),
+            "there is no audio-bridge beside {}: build it (cargo build -p audio-bridge), or use --no-desktop",
+            self.program.display()
+        );
+        let monitor = format!("{SINK}.monitor");
+        let mut arguments = words(&["--signaling", &self.ws(), "--pulse-server", &desktop.server()]);
+        arguments.extend(["--pulse-cookie".into(), desktop.cookie.clone().into_os_string()]);
+        arguments.extend(words(&["--source", &monitor, "--sink", MICROPHONE_SINK, "--admin", &admin.to_string()]));
+        let token = self.mint("speaker", "desktop", Some("Desktop"), BRIDGE_TOKEN_TTL)?;
+        Ok(Spec {
+            name: "audio-bridge",
+            program,
+            arguments,
+            environment: Vec::new(),
+            secrets: vec![("BRIDGE_TOKEN", token.into())],
+            ready: Ready::Http(admin, "/readyz"),
+            log: self.logs.join("audio-bridge.log"),
+        })
+    }
+
+    fn report(&self) -> anyhow::Result<ReadyReport> {
+        let page = format!("http://{}/r/{}", self.http, self.args.room);
+        let mut tokens = BTreeMap::new();
+        for role in ROLES {
+            tokens.insert(role, self.mint(role, role, None, self.args.token_ttl)?);
+        }
+        let links = tokens.iter().map(|(role, token)| (*role, format!("{page}#token={token}"))).collect();
+        let mut admin = BTreeMap::from([
+            ("sfu", format!("http://{}", self.sfu_admin)),
+            ("signaling", format!("http://{}", self.signaling_admin)),
+        ]);
+        if let Some((_, bridge)) = &self.desktop {
+            admin.insert("audio-bridge", format!("http://{bridge}"));
+        }
+        let host = SocketAddr::new(self.advertise[0], self.https.port());
+        Ok(ReadyReport {
+            ws: self.ws(),
+            room: self.args.room.clone(),
+            tokens,
+            links,
+            https: Https {
+                page: format!("https://{host}/r/{}", self.args.room),
+                certificate: self.certificate.certificate.clone(),
+            },
+            processes: BTreeMap::from([("carillon", std::process::id())]),
+            desktop: self.desktop.as_ref().map(|(desktop, _)| DesktopReport {
+                pulse_server: desktop.server(),
+                pulse_server_tcp: format!("tcp:{}", desktop.tcp),
+                cookie: desktop.cookie.clone(),
+                sink: SINK,
+                microphone: MICROPHONE,
+            }),
+            admin,
+            logs: self.logs.clone(),
+            page,
+        })
+    }
+
+    fn ws(&self) -> String {
+        format!("ws://{}/v1/rooms/{}", self.http, self.args.room)
+    }
+
+    fn mint(&self, role: &str, identity: &str, name: Option<&str>, ttl: Duration) -> anyhow::Result<String> {
+        mint(&self.secrets.token_key, &Grant { room: &self.args.room, role, identity, name }, ttl)
+    }
+}
+
+/// Outlives any run: the bridge joins again whenever the media node or signalling was away.
+const BRIDGE_TOKEN_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+fn cores() -> u16 {
+    std::thread::available_parallelism().ok().and_then(|n| u16::try_from(n.get()).ok()).unwrap_or(1).min(64)
+}
+
+/// Where to listen: not at the network when only loopback is advertised.
+fn listen_address(advertise: &[IpAddr]) -> IpAddr {
+    match advertise {
+        [only] if only.is_loopback() => *only,
+        all if all.iter().all(|address| address.is_ipv4() && address.is_loopback()) => LOOPBACK,
+        // Takes IPv4 as well.
+        all if all.iter().any(IpAddr::is_ipv6) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    }
+}
+
+fn join(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn words(words: &[&str]) -> Vec<OsString> {
+    words.iter().map(OsString::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn only_loopback_is_listened_at_when_only_loopback_is_advertised() {
+        for (advertised, listened) in [
+            (&["127.0.0.1"][..], "127.0.0.1"),
+            (&["::1"], "::1"),
+            (&["127.0.0.1", "::1"], "::"),
+            (&["192.0.2.1", "127.0.0.1"], "0.0.0.0"),
+            (&["192.0.2.1", "2001:db8::1"], "::"),
+        ] {
+            assert_eq!(listen_address(&addresses(advertised)), listened.parse::<IpAddr>().unwrap(), "{advertised:?}");
+        }
+    }
+}

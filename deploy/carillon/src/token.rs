@@ -1,0 +1,113 @@
+//! `carillon token`: mints a room token with a key of one's own.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use signaling::tokens::{Claims, Keys};
+
+/// The roles by name, as a token carries them.
+pub(crate) const ROLES: [&str; 4] = ["speaker", "listener", "moderator", "publisher"];
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[arg(long, value_name = "NAME")]
+    room: String,
+    #[arg(long, default_value = "speaker", value_parser = ROLES)]
+    role: String,
+    /// Who this is; shown to the others where there is no name
+    #[arg(long, value_name = "TEXT")]
+    identity: String,
+    /// Shown to the others, and not to be changed by the holder
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+    /// How long it is good
+    #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = crate::duration::parse)]
+    ttl: Duration,
+    /// Signing key, as id:secret. Better given by environment, where other users of the machine cannot read it
+    #[arg(long, env = "CARILLON_TOKEN_KEY", hide_env_values = true, value_name = "ID:SECRET")]
+    // Read in `main`: clap would repeat a key that it cannot read.
+    key: admin::Secret,
+}
+
+/// A key for room tokens, as signalling takes it: `id:secret`.
+#[derive(Clone)]
+pub(crate) struct TokenKey {
+    text: admin::Secret,
+    keys: Keys,
+}
+
+impl TokenKey {
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
+        let keys = Keys::parse([text])?;
+        Ok(Self { text: text.into(), keys })
+    }
+
+    pub(crate) fn text(&self) -> &admin::Secret {
+        &self.text
+    }
+}
+
+impl std::fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TokenKey({:?})", self.keys)
+    }
+}
+
+pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
+    let grant = Grant { room: &args.room, role: &args.role, identity: &args.identity, name: args.name.as_deref() };
+    let key = TokenKey::parse(args.key.expose())?;
+    let token = mint(&key, &grant, args.ttl)?;
+    writeln!(std::io::stdout().lock(), "{token}").context("cannot print the token")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grant<'a> {
+    pub(crate) room: &'a str,
+    pub(crate) role: &'a str,
+    pub(crate) identity: &'a str,
+    pub(crate) name: Option<&'a str>,
+}
+
+pub(crate) fn mint(key: &TokenKey, grant: &Grant<'_>, ttl: Duration) -> anyhow::Result<String> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the clock is before 1970")?;
+    let claims = Claims {
+        room: grant.room.to_owned(),
+        sub: grant.identity.to_owned(),
+        name: grant.name.map(str::to_owned),
+        role: serde_json::from_value(grant.role.into()).with_context(|| format!("no such role: {}", grant.role))?,
+        exp: now.saturating_add(ttl).as_secs(),
+        iat: Some(now.as_secs()),
+        kinds: None,
+    };
+    Ok(signaling::tokens::mint(&claims, &key.keys)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "k1:0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn a_minted_token_verifies_for_its_room_until_it_expires() {
+        let key = TokenKey::parse(KEY).unwrap();
+        let keys = Keys::parse([KEY]).unwrap();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        for role in ROLES {
+            let grant = Grant { room: "demo", role, identity: "ann", name: Some("Ann") };
+            let token = mint(&key, &grant, Duration::from_secs(60)).unwrap();
+            let claims = signaling::tokens::verify(&token, "demo", &keys, now).unwrap();
+            assert_eq!((claims.sub.as_str(), claims.name.as_deref()), ("ann", Some("Ann")));
+            assert!(signaling::tokens::verify(&token, "other", &keys, now).is_err());
+            assert!(signaling::tokens::verify(&token, "demo", &keys, now + 120).is_err());
+        }
+    }
+
+    #[test]
+    fn a_key_does_not_print() {
+        assert!(!format!("{:?}", TokenKey::parse(KEY).unwrap()).contains("0123"));
+    }
+}

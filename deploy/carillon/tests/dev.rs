@@ -1,0 +1,189 @@
+//! `carillon dev` as a person runs it, with the real media node and signalling, on ports that the system chooses. The
+//! desktop and the calls themselves are the business of `tests/run first-call`.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+
+/// Generous: a debug build on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
+
+struct Dev {
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Dev {
+    fn start(extra: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let output = std::fs::File::create(folder.path().join("output")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_carillon"))
+            .args(["dev", "--no-desktop", "--advertise", "127.0.0.1", "--shards", "1"])
+            .args(["--http-port", "0", "--https-port", "0", "--media-port", "0"])
+            .arg("--ready-file")
+            .arg(folder.path().join("ready.json"))
+            .arg("--state-dir")
+            .arg(folder.path().join("state"))
+            .args(extra)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        Self { child, folder }
+    }
+
+    fn ready_file(&self) -> PathBuf {
+        self.folder.path().join("ready.json")
+    }
+
+    /// The ready file once it says what `wanted` looks for.
+    fn ready(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let path = self.ready_file();
+        self.eventually("ready file", |_| {
+            let text = std::fs::read(&path).ok()?;
+            let report: Value = serde_json::from_slice(&text).expect("the file is whole whenever it is there");
+            wanted(&report).then_some(report)
+        })
+    }
+
+    fn says(&mut self, text: &str) {
+        self.eventually(text, |output| output.contains(text).then_some(()));
+    }
+
+    fn eventually<T>(&mut self, what: &str, found: impl Fn(&str) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let output = std::fs::read_to_string(self.folder.path().join("output")).unwrap();
+            if let Some(found) = found(&output) {
+                return found;
+            }
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < deadline, "waiting for {what} ({ended:?}):\n{output}");
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn pid(report: &Value, name: &str) -> Pid {
+    let raw = report["processes"][name].as_i64().unwrap_or_else(|| panic!("{name} in {report}"));
+    Pid::from_raw(i32::try_from(raw).unwrap()).unwrap()
+}
+
+fn gone(pid: Pid) -> bool {
+    // A zombie that its new parent has not collected yet is gone, too.
+    let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap_or_default();
+    test_kill_process(pid).is_err() || stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
+}
+
+fn await_gone(pids: &[Pid]) {
+    let deadline = Instant::now() + PATIENCE;
+    while !pids.iter().all(|pid| gone(*pid)) {
+        assert!(Instant::now() < deadline, "still running: {pids:?}");
+        std::thread::sleep(POLL);
+    }
+}
+
+#[test]
+fn becomes_ready_tells_everything_and_stops_on_request() {
+    let mut dev = Dev::start(&["--room", "tea"]);
+    let report = dev.ready(|_| true);
+    assert_eq!(report["room"], "tea");
+    assert!(report["page"].as_str().unwrap().ends_with("/r/tea"));
+    assert!(report["ws"].as_str().unwrap().ends_with("/v1/rooms/tea"));
+    for role in ["speaker", "listener", "moderator", "publisher"] {
+        assert_eq!(report["tokens"][role].as_str().unwrap().split('.').count(), 3, "{role}");
+    }
+    assert!(report["desktop"].is_null());
+    dev.says("Ctrl-C stops everything");
+    let children = [pid(&report, "sfu"), pid(&report, "signaling")];
+    kill_process(pid(&report, "carillon"), Signal::TERM).unwrap();
+    assert_eq!(dev.end().code(), Some(0));
+    assert!(children.iter().all(|pid| gone(*pid)));
+    assert!(!dev.ready_file().exists());
+}
+
+#[test]
+fn a_killed_process_is_reported_and_started_again() {
+    let mut dev = Dev::start(&[]);
+    let before = dev.ready(|_| true);
+    for name in ["signaling", "sfu"] {
+        kill_process(pid(&before, name), Signal::KILL).unwrap();
+        dev.says(&format!("{name} was killed (signal 9). Starting it again"));
+        dev.says(&format!("{name} is back"));
+        let after = dev.ready(|report| report["processes"][name] != before["processes"][name]);
+        assert_eq!(after["tokens"], before["tokens"]);
+        assert_eq!(after["ws"], before["ws"]);
+    }
+}
+
+#[test]
+fn killing_carillon_itself_leaves_nothing_behind() {
+    let mut dev = Dev::start(&[]);
+    let report = dev.ready(|_| true);
+    let children = [pid(&report, "sfu"), pid(&report, "signaling")];
+    dev.child.kill().unwrap();
+    await_gone(&children);
+}
+
+#[test]
+fn no_secret_is_an_argument() {
+    let mut dev = Dev::start(&[]);
+    let report = dev.ready(|_| true);
+    for name in ["sfu", "signaling"] {
+        let process = Path::new("/proc").join(pid(&report, name).to_string());
+        let arguments = std::fs::read_to_string(process.join("cmdline")).unwrap();
+        let environment = String::from_utf8_lossy(&std::fs::read(process.join("environ")).unwrap()).into_owned();
+        let variables = environment.split('\0').filter_map(|line| line.split_once('='));
+        let secrets: Vec<&str> = variables
+            .filter(|(key, _)| key.ends_with("_CONTROL_TOKEN") || key.ends_with("_TOKEN_KEYS"))
+            .map(|(_, value)| value)
+            .collect();
+        assert!(!secrets.is_empty() && secrets.iter().all(|secret| !arguments.contains(secret)), "{name}");
+    }
+}
+
+#[test]
+fn a_room_name_that_does_not_fit_into_a_link_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_carillon"))
+        .args(["dev", "--no-desktop", "--advertise", "127.0.0.1", "--room", "bad room/name"])
+        .args(["--http-port", "0", "--https-port", "0", "--media-port", "0", "--state-dir"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("room"), "{output:?}");
+}
+
+#[test]
+fn a_token_is_minted_with_a_key_from_the_environment() {
+    let token = |key: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
+        command.args(["token", "--room", "demo", "--identity", "ann", "--role", "listener", "--ttl", "5m"]);
+        command.env("CARILLON_TOKEN_KEY", key).output().unwrap()
+    };
+    let minted = token("k1:0123456789abcdef0123456789abcdef");
+    assert!(minted.status.success());
+    assert_eq!(String::from_utf8(minted.stdout).unwrap().trim().split('.').count(), 3);
+    let refused = token("k1:short");
+    assert!(!refused.status.success());
+    assert!(!String::from_utf8_lossy(&refused.stderr).contains("k1:short"), "the secret is not repeated");
+}
