@@ -58,7 +58,7 @@ impl<'a> Message<'a> {
             return Err(ParseError::NotStun);
         }
         let body = usize::from(u16::from_be_bytes([header[2], header[3]]));
-        if body % 4 != 0 || body != bytes.len() - HEADER_BYTES {
+        if !body.is_multiple_of(4) || body != bytes.len() - HEADER_BYTES {
             return Err(ParseError::LengthMismatch);
         }
         let mut message = Self {
@@ -189,7 +189,7 @@ impl<'a> Message<'a> {
         if self.integrity_sha256.is_some() {
             return Ok(());
         }
-        if !(16..=32).contains(&len) || len % 4 != 0 {
+        if !(16..=32).contains(&len) || !len.is_multiple_of(4) {
             return Err(ParseError::IntegrityLength);
         }
         self.integrity_sha256 = Some(Tag { at, len });
