@@ -321,4 +321,12 @@ function isPassing(error: ProtocolError): boolean {
   return error.retry_after_ms !== undefined || PASSING_CODES.has(error.code);
 }
 
-const PASSING_CODES: ReadonlySet<string> = new Set(["internal", "timeout", "unavailable", "node_unavailable", "no_node"]);
+const PASSING_CODES: ReadonlySet<string> = new Set([
+  "no_node",
+  "node_unreachable",
+  "busy",
+  "rate_limited",
+  "too_many_connections",
+  "server_full",
+  "room_full",
+]);

@@ -20,7 +20,7 @@ export class CallView {
   readonly #stateText = h("span", {});
   readonly #state = h("p", { id: "state", class: "state", role: "status" }, h("span", { class: "dot", "aria-hidden": "true" }), this.#stateText);
   readonly #hint = h("p", { id: "state-hint", class: "banner" });
-  readonly #people = h("h2", {}, "People");
+  readonly #people = h("h2", {}, "Joining");
   readonly #notice = h("p", { id: "notice-line", class: "toast", role: "status" });
   readonly #tap: HTMLElement;
   readonly #offs: (() => void)[];
@@ -94,12 +94,13 @@ export class CallView {
     this.#hint.hidden = hint === "";
     this.#hint.dataset.state = state;
     this.element.dataset.state = state;
+    this.#programs.setLost(state === "lost");
   }
 
   #showRoster(members: readonly Member[]): void {
     this.#roster.update(members);
     this.#programs.update(members);
-    setText(this.#people, members.length === 1 ? "Only you so far" : `${members.length} in the call`);
+    setText(this.#people, members.length <= 1 ? "Only you so far" : `${members.length} in the call`);
     this.#announce(members);
     this.#showSending();
   }
@@ -119,9 +120,9 @@ export class CallView {
     const { microphone, muted } = this.#client;
     this.#ownMeter ??= new MicMeter(bar);
     const watched = muted ? null : microphone;
+    bar.hidden = microphone === null;
     if (watched === this.#watched) return;
     this.#watched = watched;
-    bar.hidden = microphone === null;
     this.#ownMeter.watch(watched);
   }
 

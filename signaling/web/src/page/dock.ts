@@ -11,7 +11,7 @@ export class Dock {
   readonly #problem: (text: string) => void;
   readonly #muteText = h("span", {}, "Mute");
   readonly #mute = h("button", { type: "button", id: "mute", class: "big", onclick: () => void this.toggleMute() }, icon("mic"), this.#muteText);
-  readonly #shareText = h("span", {}, "Share a tab's sound");
+  readonly #shareText = h("span", {}, "Share tab sound");
   readonly #share = h("button", { type: "button", id: "share", onclick: () => void this.#toggleShare() }, icon("share"), this.#shareText);
   readonly #microphones: DeviceSelect;
   readonly #speakers: DeviceSelect;
@@ -60,7 +60,7 @@ export class Dock {
     this.#mute.setAttribute("aria-pressed", String(!on));
     this.#mute.dataset.on = String(on);
     this.#mute.title = "Key M";
-    setText(this.#shareText, sharing ? "Stop sharing" : "Share a tab's sound");
+    setText(this.#shareText, sharing ? "Stop sharing" : "Share tab sound");
     this.#share.setAttribute("aria-pressed", String(sharing));
   }
 

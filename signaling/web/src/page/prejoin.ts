@@ -76,7 +76,7 @@ export class PreJoin {
       "div",
       { class: "actions" },
       h("button", { type: "submit", id: "join-mic", class: "primary" }, icon("mic"), "Join with microphone"),
-      h("button", { type: "button", id: "join-listen", onclick: () => this.#finish(false) }, icon("listen"), "Join without microphone"),
+      h("button", { type: "button", id: "join-listen", onclick: () => this.#finish(false) }, icon("listen"), "Join to listen only"),
     );
   }
 

@@ -25,6 +25,7 @@ export class Programs {
   readonly element = h("section", { id: "programs", class: "programs", "aria-label": "Program sound" });
   readonly #client: CarillonClient;
   readonly #cards = new Map<string, Card>();
+  #lost = false;
   readonly #empty = h("p", { class: "empty" }, "No desktop or tab is being shared.");
 
   constructor(client: CarillonClient) {
@@ -42,6 +43,13 @@ export class Programs {
     for (const [peer, card] of this.#cards) if (!senders.has(peer)) this.#ended(peer, card);
     if (senders.size > 0) this.#dropReplaced(senders);
     this.#empty.hidden = this.#cards.size > 0;
+  }
+
+  /** Own media connection is lost: whatever the sender does, nothing is heard. */
+  setLost(lost: boolean): void {
+    if (lost === this.#lost) return;
+    this.#lost = lost;
+    for (const card of this.#cards.values()) if (card.gone === null) this.#describe(card, card.member);
   }
 
   levels(levels: ReadonlyMap<string, Level>): void {
@@ -76,7 +84,7 @@ export class Programs {
       clearTimeout(card.gone);
       card.gone = null;
     }
-    const state = programState(member, card.heard);
+    const state = programState(member, card.heard, this.#lost);
     setText(card.title, programTitle(card.member));
     setText(card.words, programWords(state, card.member.role === "publisher"));
     Object.assign(card.element.dataset, { peer: card.member.peer, name: card.member.name, state });

@@ -3,6 +3,7 @@
 import { levelKey, meterPosition } from "../client/index.ts";
 import type { CarillonClient, Level, Member } from "../client/index.ts";
 import { h, icon, meter, setIcon, setMeter, setText } from "./dom.ts";
+import type { IconName } from "./dom.ts";
 import { initials, memberWords, roleWords } from "./words.ts";
 
 interface Card {
@@ -31,6 +32,7 @@ export class Roster {
       const card = this.#cards.get(member.peer) ?? this.#add(member.peer);
       card.update(member);
     }
+    this.#sort(members);
   }
 
   levels(levels: ReadonlyMap<string, Level>): void {
@@ -40,9 +42,15 @@ export class Roster {
   #add(peer: string): Card {
     const card = peer === this.#client.peer ? ownCard() : otherCard(this.#client, peer);
     this.#cards.set(peer, card);
-    if (peer === this.#client.peer) this.element.prepend(card.element);
-    else this.element.append(card.element);
     return card;
+  }
+
+  /** Oneself, who may speak, who listens, what only sends. Nodes are moved only when the order changed: moving loses the focus. */
+  #sort(members: readonly Member[]): void {
+    const rank = ({ peer, role }: Member) => (peer === this.#client.peer ? 0 : role === "listener" ? 2 : role === "publisher" ? 3 : 1);
+    const sorted = [...members].sort((one, other) => rank(one) - rank(other));
+    const wanted = sorted.flatMap(({ peer }) => this.#cards.get(peer)?.element ?? []);
+    if (wanted.some((element, index) => this.element.children[index] !== element)) this.element.replaceChildren(...wanted);
   }
 }
 
@@ -73,7 +81,7 @@ function describe(parts: Frame, member: Member, speaking: boolean, you: boolean)
   const text = parts.words.querySelector(".words");
   if (text !== null && text.textContent !== words) {
     setText(text, words);
-    setIcon(parts.words, words === "Muted" ? "mic_off" : words === "Listening" ? "listen" : words.endsWith("ing") && words !== "Speaking" ? "clock" : "mic");
+    setIcon(parts.words, WORD_ICONS[words] ?? "mic");
   }
   Object.assign(element.dataset, {
     peer: member.peer,
@@ -86,6 +94,14 @@ function describe(parts: Frame, member: Member, speaking: boolean, you: boolean)
     speaking: String(speaking),
   });
 }
+
+const WORD_ICONS: Readonly<Record<string, IconName>> = {
+  Muted: "mic_off",
+  Listening: "listen",
+  Reconnecting: "clock",
+  Connecting: "clock",
+  "Sends program sound": "desktop",
+};
 
 function ownCard(): Card {
   const parts = frame();

@@ -93,10 +93,11 @@ export function programTitle(member: Pick<Member, "name" | "role">): string {
 
 export type ProgramState = "playing" | "quiet" | "muted" | "reconnecting" | "ended";
 
-export function programState(member: Member | undefined, heard: boolean): ProgramState {
+/** `lost`: the listener's own media connection is. */
+export function programState(member: Member | undefined, heard: boolean, lost: boolean): ProgramState {
   const track = member?.tracks.find(({ kind }: { kind: TrackKind }) => kind === "program");
   if (member === undefined || track === undefined) return "ended";
-  if (member.away || !member.connected) return "reconnecting";
+  if (lost || member.away || !member.connected) return "reconnecting";
   if (track.muted) return "muted";
   return heard ? "playing" : "quiet";
 }

@@ -1,0 +1,69 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { Member } from "../src/client/protocol.ts";
+import { readLink } from "../src/page/link.ts";
+import { initials, memberWords, programState, programWords, stateWords } from "../src/page/words.ts";
+
+const TOKEN = `e30.${Buffer.from(JSON.stringify({ room: "den", role: "speaker", exp: 2_000 })).toString("base64url")}.c2ln`;
+
+function desktop(changes: Partial<Member> = {}): Member {
+  const tracks = [{ kind: "program" as const, csrc: 1, muted: false, live: true }];
+  return { peer: "d", identity: "d", name: "Desktop", role: "publisher", connected: true, away: false, tracks, ...changes };
+}
+
+describe("link", () => {
+  it("carries room and token", () => {
+    const link = readLink("/r/den", `#token=${TOKEN}`, 1_000_000);
+    assert.deepEqual([link.kind, link.room], ["ready", "den"]);
+  });
+
+  it("takes the room from the token at the root", () => {
+    assert.equal(readLink("/", `#token=${TOKEN}`, 0).room, "den");
+  });
+
+  it("without a token, with a damaged or an expired one is told apart", () => {
+    assert.equal(readLink("/r/den", "", 0).kind, "no_token");
+    assert.equal(readLink("/r/den", "#token=abc", 0).kind, "bad_token");
+    assert.equal(readLink("/r/den", `#token=${TOKEN}`, 2_000_000).kind, "expired");
+  });
+
+  it("joins by itself only when it says so", () => {
+    const autoJoin = (hash: string) => {
+      const link = readLink("/r/den", hash, 0);
+      return link.kind === "ready" ? link.autoJoin : undefined;
+    };
+    assert.equal(autoJoin(`#token=${TOKEN}`), null);
+    assert.equal(autoJoin(`#token=${TOKEN}&join=listen`), "listen");
+    assert.equal(autoJoin(`#token=${TOKEN}&join=anything`), null);
+  });
+
+  it("survives a path that is not well encoded", () => {
+    assert.equal(readLink("/r/%E0%A4%A", "", 0).room, "%E0%A4%A");
+  });
+});
+
+describe("words", () => {
+  it("say each state", () => {
+    assert.equal(stateWords("reconnecting", 9), "Reconnecting: sound goes on");
+    assert.equal(stateWords("lost", 0), "Lost connection: trying again");
+    assert.notEqual(stateWords("connecting", 0), stateWords("connecting", 9));
+  });
+
+  it("tell when the desktop is away, gone or unreachable from here", () => {
+    assert.equal(programState(desktop(), true, false), "playing");
+    assert.equal(programState(desktop({ away: true }), true, false), "reconnecting");
+    assert.equal(programState(desktop(), true, true), "reconnecting");
+    assert.equal(programState(undefined, false, false), "ended");
+    assert.equal(programWords("reconnecting", true), "Desktop sound reconnecting…");
+  });
+
+  it("put being away before everything else about a person", () => {
+    const muted = desktop({ role: "speaker", tracks: [{ kind: "mic", csrc: 1, muted: true, live: true }] });
+    assert.equal(memberWords(muted, true), "Muted");
+    assert.equal(memberWords({ ...muted, away: true }, true), "Reconnecting");
+  });
+
+  it("shorten names of any script", () => {
+    assert.deepEqual(["Ada Lovelace", "björn", "  ", "李 小龙", "😀 x"].map(initials), ["AL", "B", "?", "李小", "😀X"]);
+  });
+});
