@@ -48,7 +48,7 @@ const LONG_FILES: &[(&str, &str)] = &[];
 const UNSAFE_HOME: &str = "sfu/udp/";
 
 /// The only file that names the DTLS library, so that it can be replaced in one place.
-const DTLS_HOME: &str = "sfu/core/src/dtls.rs";
+const DTLS_HOME: &str = "sfu/core/src/peer.rs";
 /// The only production folder that knows TURN; elsewhere a relay is an entry of `ice_servers` and nothing more.
 const TURN_HOME: &str = "relay/";
 
@@ -100,6 +100,7 @@ fn unsafe_code_lives_in_udp_only() {
 #[test]
 fn one_file_names_the_dtls_library() {
     let sources = rust_sources();
+    assert!(sources.iter().any(|(path, _)| path == DTLS_HOME), "{DTLS_HOME} is there");
     assert_clean(&named_outside(&sources, |path| path == DTLS_HOME, |word| word == "dimpl"));
 }
 
