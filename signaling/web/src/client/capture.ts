@@ -71,8 +71,10 @@ export async function listDevices(kind: "audioinput" | "audiooutput"): Promise<M
   return (devices ?? []).filter((device) => device.kind === kind && device.deviceId !== "" && device.label !== "");
 }
 
+/** Every browser can share a picture; those that can share sound know this constraint. */
 export function canShareTabSound(): boolean {
-  return navigator.mediaDevices !== undefined && "getDisplayMedia" in navigator.mediaDevices;
+  const devices = navigator.mediaDevices;
+  return devices !== undefined && "getDisplayMedia" in devices && "suppressLocalAudioPlayback" in devices.getSupportedConstraints();
 }
 
 export function canChooseOutput(): boolean {

@@ -89,7 +89,7 @@ export class CallView {
     const { state, attempts, error } = this.#client;
     setText(this.#stateText, stateWords(state, attempts));
     this.#state.dataset.state = state;
-    const hint = error === null ? stateHint(state) : `${error.message}. ${error.hint}`;
+    const hint = error === null ? stateHint(state, this.#client.offersMade) : `${error.message}. ${error.hint}`;
     setText(this.#hint, hint);
     this.#hint.hidden = hint === "";
     this.#hint.dataset.state = state;
@@ -135,6 +135,7 @@ export class CallView {
   }
 
   readonly #key = (event: KeyboardEvent) => {
+    if (event.key === "Escape") return this.#dock.closePanel();
     const typing = event.target instanceof HTMLElement && event.target.closest("input:not([type=range]), select, textarea") !== null;
     if (typing || event.key.toLowerCase() !== "m" || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
     if (this.#client.sendable.includes("mic")) void this.#dock.toggleMute();

@@ -93,6 +93,12 @@ export class Dock {
     );
   }
 
+  closePanel(): void {
+    if (this.#panel.hidden) return;
+    this.#togglePanel();
+    this.#settings.focus();
+  }
+
   #togglePanel(): void {
     this.#panel.hidden = !this.#panel.hidden;
     this.#settings.setAttribute("aria-expanded", String(!this.#panel.hidden));

@@ -5,6 +5,8 @@ import type { CallState, EndReason } from "../client/session.ts";
 
 /** Attempts after which "Connecting" would be a lie. */
 const ATTEMPTS_UNTIL_UNREACHABLE = 4;
+/** The first offer and its ICE restart have failed then. */
+const OFFERS_UNTIL_BLOCKED = 3;
 
 export function stateWords(state: CallState, attempts: number): string {
   switch (state) {
@@ -24,14 +26,15 @@ export function stateWords(state: CallState, attempts: number): string {
 }
 
 /** What a state means for the user; empty when there is nothing to explain. */
-export function stateHint(state: CallState): string {
+export function stateHint(state: CallState, offersMade: number): string {
   switch (state) {
     case "reconnecting":
       return "The line to the server is interrupted. You still hear and are heard; names and mute marks may be late.";
     case "lost":
       return "No sound gets through right now. Stay here: the call comes back by itself as soon as the network does.";
-    case "idle":
     case "connecting":
+      return offersMade < OFFERS_UNTIL_BLOCKED ? "" : "The server answers, but no sound connection comes up. A firewall may block UDP between you and the media node.";
+    case "idle":
     case "in_call":
     case "ended":
       return "";
