@@ -63,7 +63,7 @@ impl Sealer {
         if header_len < RTP_HEADER_BYTES || header_len > len {
             return Err(SealError::Header);
         }
-        let end = len + self.profile.tag_len();
+        let end = len.saturating_add(self.profile.tag_len());
         let packet = buf.get_mut(..end).ok_or(SealError::BufferTooSmall)?;
         let ssrc = ssrc_at(packet, 8).ok_or(SealError::Header)?;
         if packet[2..4] != index.to_be_bytes()[6..] {
@@ -85,7 +85,7 @@ impl Sealer {
         if len < RTCP_CLEAR_BYTES {
             return Err(SealError::Header);
         }
-        let end = len + RTCP_INDEX_BYTES + self.profile.tag_len();
+        let end = len.saturating_add(RTCP_INDEX_BYTES + self.profile.tag_len());
         let packet = buf.get_mut(..end).ok_or(SealError::BufferTooSmall)?;
         let ssrc = ssrc_at(packet, 4).ok_or(SealError::Header)?;
         let index = self.next_rtcp_index;
