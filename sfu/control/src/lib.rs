@@ -13,8 +13,8 @@ pub use message::*;
 
 /// Longest message that a node takes. A join of 10 m-lines is about 2 KiB.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
-/// Longest message that a node sends: a snapshot of [`PEERS_MAX`] peers at about 4 KiB each.
-pub const NODE_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Longest message that a node sends: a snapshot of [`PEERS_MAX`] peers, at most 8 KiB each.
+pub const NODE_MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most peers of one node.
 pub const PEERS_MAX: usize = 4096;
 /// Longest [`Join::meta`].

@@ -1,0 +1,143 @@
+//! The operations of the control link, one method each.
+
+use std::sync::atomic::Ordering;
+
+use sfu_control::{ControlError, Join, Joined, Operation, ReplyBody, ReplyResult};
+use sfu_core::{Command, Reply};
+
+use super::Hub;
+use crate::placement::{Place, PlaceError};
+use crate::shard::ShardError;
+use crate::translate::{self, refuse};
+
+impl Hub {
+    pub(super) async fn carry_out(&mut self, op: Operation) -> ReplyResult {
+        let result = match op {
+            Operation::Join(join) => self.join(join).await,
+            Operation::RestartIce { peer, ice } => self.restart_ice(&peer, &ice).await,
+            Operation::Mute { peer, kind, muted } => self.mute(&peer, kind, muted).await,
+            Operation::SetMeta { peer, meta } => self.set_meta(&peer, meta),
+            Operation::Leave { peer } => self.leave(&peer).await,
+            Operation::Snapshot {} => Ok(ReplyBody::Snapshot { peers: self.placement.snapshot() }),
+            Operation::Drain { on } => {
+                self.set_draining(on);
+                Ok(ReplyBody::Done {})
+            }
+        };
+        match result {
+            Ok(body) => ReplyResult::Ok(body),
+            Err(error) => ReplyResult::Error(error),
+        }
+    }
+
+    async fn join(&mut self, join: Join) -> Result<ReplyBody, ControlError> {
+        if self.gauges.draining.load(Ordering::Relaxed) {
+            return Err(refuse("draining", "node takes no new peers", "place the peer on another node"));
+        }
+        translate::check_id("room", &join.room)?;
+        translate::check_id("peer", &join.peer)?;
+        translate::check_meta(&join.meta)?;
+        let place = self.placement.place(&join.room, &join.peer, &join.meta).map_err(|error| match error {
+            PlaceError::PeerExists => translate::command_error(sfu_core::CommandError::PeerExists),
+            PlaceError::NodeFull => translate::command_error(sfu_core::CommandError::NodeFull),
+        })?;
+        let admitted = self.admit(&join, place).await;
+        if admitted.is_err() {
+            self.placement.remove(place.peer);
+        }
+        admitted
+    }
+
+    async fn admit(&mut self, join: &Join, place: Place) -> Result<ReplyBody, ControlError> {
+        let command = Command::Join(Box::new(translate::join(join, place.room, place.peer)?));
+        let joined = match self.ask(place.shard, command).await {
+            Ok(Reply::Joined(joined)) => joined,
+            Ok(Reply::Restarted { .. } | Reply::Done) => return Err(unexpected()),
+            Err(error) => {
+                // After no answer the join may still be carried out; whatever comes of it must not stay.
+                let _ = self.shards[place.shard].tell(Command::Leave { peer: place.peer });
+                return Err(error);
+            }
+        };
+        self.placement.joined(place.peer, &joined);
+        tracing::debug!(room = join.room, peer = join.peer, shard = place.shard, "Peer admitted");
+        Ok(ReplyBody::Joined(Joined {
+            shard: u16::try_from(place.shard).unwrap_or(u16::MAX),
+            tracks: joined.tracks.iter().map(translate::track_from_core).collect(),
+            slots: joined.slots.iter().map(translate::slot_from_core).collect(),
+            ice: translate::ice_from_core(joined.local_ice),
+            fingerprint: self.facts.fingerprint.clone(),
+            dtls_role: join.dtls_role,
+            candidates: self.candidates(place.shard),
+        }))
+    }
+
+    async fn restart_ice(&mut self, peer: &str, ice: &sfu_control::IceParameters) -> Result<ReplyBody, ControlError> {
+        let place = self.find(peer)?;
+        let command = Command::RestartIce { peer: place.peer, remote: translate::ice_to_core(ice) };
+        match self.ask(place.shard, command).await? {
+            Reply::Restarted { local } => {
+                let ice = translate::ice_from_core(local);
+                Ok(ReplyBody::Restarted { ice, candidates: self.candidates(place.shard) })
+            }
+            Reply::Joined(_) | Reply::Done => Err(unexpected()),
+        }
+    }
+
+    async fn mute(
+        &mut self,
+        peer: &str,
+        kind: sfu_control::TrackKind,
+        muted: bool,
+    ) -> Result<ReplyBody, ControlError> {
+        let place = self.find(peer)?;
+        self.ask(place.shard, Command::Mute { peer: place.peer, kind: translate::kind_to_core(kind), muted }).await?;
+        self.placement.set_muted(place.peer, kind, muted);
+        Ok(ReplyBody::Done {})
+    }
+
+    fn set_meta(&mut self, peer: &str, meta: String) -> Result<ReplyBody, ControlError> {
+        translate::check_meta(&meta)?;
+        let place = self.find(peer)?;
+        self.placement.set_meta(place.peer, meta);
+        Ok(ReplyBody::Done {})
+    }
+
+    /// The entry goes with the shard's event, so that every link hears of it in order; a shard that no longer knows the
+    /// peer will send none.
+    async fn leave(&mut self, peer: &str) -> Result<ReplyBody, ControlError> {
+        let place = self.find(peer)?;
+        let left = self.ask(place.shard, Command::Leave { peer: place.peer }).await;
+        if left.as_ref().is_err_and(|error| error.code == NO_SUCH_PEER) {
+            self.evict(place.peer, "unknown");
+        }
+        left.map(|_| ReplyBody::Done {})
+    }
+
+    fn find(&self, peer: &str) -> Result<Place, ControlError> {
+        let absent = || translate::command_error(sfu_core::CommandError::NoSuchPeer);
+        self.placement.find(peer).ok_or_else(absent)
+    }
+
+    fn candidates(&self, shard: usize) -> Vec<sfu_control::Candidate> {
+        translate::candidates(&self.facts.advertise, self.shards[shard].local_addr.port())
+    }
+
+    async fn ask(&self, shard: usize, command: Command) -> Result<Reply, ControlError> {
+        match self.shards[shard].call(command).await {
+            Ok(answer) => answer.map_err(translate::command_error),
+            Err(error) => Err(overloaded(error)),
+        }
+    }
+}
+
+const NO_SUCH_PEER: &str = "no_such_peer";
+
+fn overloaded(error: ShardError) -> ControlError {
+    let refusal = refuse("overloaded", error.to_string(), "try again, or place the room on another node");
+    ControlError { retry_after_s: Some(1), ..refusal }
+}
+
+fn unexpected() -> ControlError {
+    refuse("internal", "shard gave an answer of another kind", "this is a defect of the node: report it with its log")
+}

@@ -1,0 +1,299 @@
+//! The node's series, in one table, and the way from a shard to a scrape: each shard stores its numbers in atomics of
+//! its own some times a second, a scrape reads them. No lock, and nothing is counted per packet here.
+//!
+//! | series | labels | meaning |
+//! | --- | --- | --- |
+//! | those of `SERIES` | `shard` | see the help text beside each |
+//! | `sfu_dropped_total` | `shard`, `reason` | datagrams and packets not used or not sent; reasons are `DropReason` of sfu-core |
+//! | `sfu_peers_gone_total` | `shard`, `reason` | peers evicted; reasons as in the event `gone` of the control link |
+//! | `sfu_control_links` | | open control links |
+//! | `sfu_control_requests_total` | `result` | requests of signalling, `ok` or the code of the refusal |
+//! | `sfu_announcements_total` | `result` | heartbeats to signalling, `ok` or `failed` |
+//! | `sfu_draining` | | 1 while joins are refused |
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
+use sfu_core::{Counters, DropReason, GoneReason};
+
+use crate::translate::gone_reason;
+
+/// What a shard publishes.
+#[derive(Debug)]
+pub(crate) struct Reading<'a> {
+    pub(crate) core: &'a Counters,
+    pub(crate) shell: &'a ShellCounters,
+    pub(crate) peers: usize,
+    pub(crate) rooms: usize,
+}
+
+/// What the thread around the core counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ShellCounters {
+    pub(crate) turns: u64,
+    pub(crate) receive_calls: u64,
+    pub(crate) receive_errors: u64,
+    pub(crate) receive_truncated: u64,
+    pub(crate) send_calls: u64,
+    pub(crate) send_dropped: u64,
+    pub(crate) restarts: u64,
+    /// Part of the time that was work, in millionths.
+    pub(crate) busy_ppm: u64,
+    pub(crate) gone: [u64; GONE.len()],
+}
+
+impl ShellCounters {
+    pub(crate) fn count_gone(&mut self, reason: GoneReason) {
+        if let Some(index) = GONE.iter().position(|known| *known == reason) {
+            self.gone[index] += 1;
+        }
+    }
+}
+
+const GONE: [GoneReason; 7] = [
+    GoneReason::Left,
+    GoneReason::SetupTimeout,
+    GoneReason::ConsentExpired,
+    GoneReason::Closed,
+    GoneReason::DtlsFailed,
+    GoneReason::FingerprintMismatch,
+    GoneReason::NoSrtpProfile,
+];
+
+enum Kind {
+    Counter,
+    Gauge,
+    /// Published in millionths.
+    Ratio,
+}
+
+struct Series {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    read: fn(&Reading<'_>) -> u64,
+}
+
+const fn counter(name: &'static str, help: &'static str, read: fn(&Reading<'_>) -> u64) -> Series {
+    Series { name, kind: Kind::Counter, help, read }
+}
+
+const fn gauge(name: &'static str, help: &'static str, read: fn(&Reading<'_>) -> u64) -> Series {
+    Series { name, kind: Kind::Gauge, help, read }
+}
+
+const SERIES: [Series; 24] = [
+    gauge("peers", "Peers placed", |r| r.peers as u64),
+    gauge("rooms", "Rooms with at least one peer", |r| r.rooms as u64),
+    Series {
+        name: "shard_busy_ratio",
+        kind: Kind::Ratio,
+        help: "Part of the last second that the shard was not waiting",
+        read: |r| r.shell.busy_ppm,
+    },
+    counter("shard_turns", "Turns of the loop", |r| r.shell.turns),
+    counter("shard_restarts", "Times that the shard failed, lost its peers and began anew", |r| r.shell.restarts),
+    counter("datagrams_received", "Datagrams received", |r| r.core.datagrams_received),
+    counter("received_bytes", "Payload bytes of datagrams received", |r| r.core.bytes_received),
+    counter("datagrams_sent", "Datagrams handed to the kernel or dropped by it", |r| r.core.transmits),
+    counter("sent_bytes", "Payload bytes of those", |r| r.core.transmit_bytes),
+    counter("rtp_received", "Authenticated RTP packets", |r| r.core.rtp_received),
+    counter("rtp_forwarded", "RTP packets sealed for a listener", |r| r.core.rtp_forwarded),
+    counter("rtcp_received", "Authenticated RTCP compounds", |r| r.core.rtcp_received),
+    counter("rtcp_sent", "RTCP compounds sent", |r| r.core.rtcp_sent),
+    counter("stun_answered", "Authenticated binding requests answered", |r| r.core.stun_answered),
+    counter("dtls_received", "DTLS datagrams from validated addresses", |r| r.core.dtls_received),
+    counter("handshakes_done", "DTLS handshakes that ended with keys", |r| r.core.handshakes_done),
+    counter("handshakes_failed", "Peers gone because ICE or DTLS did not come to an end", |r| {
+        let failed = |reason: &GoneReason| {
+            matches!(
+                reason,
+                GoneReason::SetupTimeout
+                    | GoneReason::DtlsFailed
+                    | GoneReason::FingerprintMismatch
+                    | GoneReason::NoSrtpProfile
+            )
+        };
+        GONE.iter().zip(r.shell.gone).filter(|(reason, _)| failed(reason)).map(|(_, count)| count).sum()
+    }),
+    counter("peers_admitted", "Joins accepted", |r| r.core.peers_admitted),
+    counter("output_overflows", "Datagrams not sent because the output of one turn was full", |r| {
+        r.core.dropped(DropReason::TransmitsFull)
+    }),
+    counter("socket_receive_calls", "recvmmsg calls", |r| r.shell.receive_calls),
+    counter("socket_receive_errors", "recvmmsg calls that failed", |r| r.shell.receive_errors),
+    counter("socket_receive_truncated", "Datagrams longer than any that we take", |r| r.shell.receive_truncated),
+    counter("socket_send_calls", "sendmmsg calls", |r| r.shell.send_calls),
+    counter("socket_send_dropped", "Datagrams that the kernel did not take", |r| r.shell.send_dropped),
+];
+
+const BUSY_INDEX: usize = 2;
+
+/// The numbers of one shard. Each value is right by itself; two of them may be of different moments.
+#[derive(Debug)]
+pub(crate) struct Published {
+    series: [AtomicU64; SERIES.len()],
+    dropped: [AtomicU64; DropReason::ALL.len()],
+    gone: [AtomicU64; GONE.len()],
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            series: std::array::from_fn(|_| AtomicU64::new(0)),
+            dropped: std::array::from_fn(|_| AtomicU64::new(0)),
+            gone: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+}
+
+impl Published {
+    pub(crate) fn publish(&self, reading: &Reading<'_>) {
+        for (series, value) in SERIES.iter().zip(&self.series) {
+            value.store((series.read)(reading), Ordering::Relaxed);
+        }
+        for ((_, count), value) in reading.core.drops().zip(&self.dropped) {
+            value.store(count, Ordering::Relaxed);
+        }
+        for (count, value) in reading.shell.gone.iter().zip(&self.gone) {
+            value.store(*count, Ordering::Relaxed);
+        }
+    }
+
+    /// 0.0 to 1.0.
+    pub(crate) fn busy(&self) -> f32 {
+        self.series[BUSY_INDEX].load(Ordering::Relaxed) as f32 / PPM as f32
+    }
+}
+
+const PPM: f64 = 1_000_000.0;
+
+/// Series that the control plane counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ControlMeters {
+    pub(crate) links: Gauge,
+    pub(crate) requests: Family<[(&'static str, String); 1], Counter>,
+    pub(crate) announcements: Family<[(&'static str, &'static str); 1], Counter>,
+    pub(crate) draining: Gauge,
+}
+
+impl ControlMeters {
+    pub(crate) fn count_request(&self, result: &str) {
+        self.requests.get_or_create(&[("result", result.to_owned())]).inc();
+    }
+
+    pub(crate) fn count_announcement(&self, result: &'static str) {
+        self.announcements.get_or_create(&[("result", result)]).inc();
+    }
+}
+
+pub(crate) fn registry(shards: Vec<Arc<Published>>, control: &ControlMeters) -> Registry {
+    let mut registry = Registry::with_prefix("sfu");
+    registry.register("control_links", "Open control links", control.links.clone());
+    registry.register("control_requests", "Requests of signalling by result", control.requests.clone());
+    registry.register("announcements", "Heartbeats to signalling by result", control.announcements.clone());
+    registry.register("draining", "1 while joins are refused", control.draining.clone());
+    registry.register_collector(Box::new(Shards(shards)));
+    registry
+}
+
+#[derive(Debug)]
+struct Shards(Vec<Arc<Published>>);
+
+impl Collector for Shards {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (index, series) in SERIES.iter().enumerate() {
+            let kind = match series.kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge | Kind::Ratio => MetricType::Gauge,
+            };
+            let mut metric = encoder.encode_descriptor(series.name, series.help, None, kind)?;
+            for (shard, published) in self.0.iter().enumerate() {
+                let value = published.series[index].load(Ordering::Relaxed);
+                let labels = [("shard", shard)];
+                let place = metric.encode_family(&labels)?;
+                match series.kind {
+                    Kind::Counter => ConstCounter::new(value).encode(place)?,
+                    Kind::Gauge => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(place)?,
+                    Kind::Ratio => ConstGauge::new(value as f64 / PPM).encode(place)?,
+                }
+            }
+        }
+        let mut dropped = encoder.encode_descriptor("dropped", "Not used or not sent", None, MetricType::Counter)?;
+        self.by_reason(&mut dropped, |shard| &shard.dropped, |index| DropReason::ALL[index].name())?;
+        let mut gone = encoder.encode_descriptor("peers_gone", "Peers evicted", None, MetricType::Counter)?;
+        self.by_reason(&mut gone, |shard| &shard.gone, |index| gone_reason(GONE[index]))
+    }
+}
+
+impl Shards {
+    fn by_reason(
+        &self,
+        metric: &mut MetricEncoder<'_>,
+        values: impl for<'a> Fn(&'a Published) -> &'a [AtomicU64],
+        reason: impl Fn(usize) -> &'static str,
+    ) -> Result<(), std::fmt::Error> {
+        for (shard, published) in self.0.iter().enumerate() {
+            for (index, value) in values(published).iter().enumerate() {
+                let labels = [("shard", shard.to_string()), ("reason", reason(index).to_owned())];
+                ConstCounter::new(value.load(Ordering::Relaxed)).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scrape(shards: Vec<Arc<Published>>) -> String {
+        let mut text = String::new();
+        let control = ControlMeters::default();
+        control.count_request("ok");
+        prometheus_client::encoding::text::encode(&mut text, &registry(shards, &control)).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_scrape_shows_what_each_shard_has_published() {
+        let shards = vec![Arc::new(Published::default()), Arc::new(Published::default())];
+        let mut shell = ShellCounters { turns: 5, busy_ppm: 250_000, ..ShellCounters::default() };
+        shell.count_gone(GoneReason::DtlsFailed);
+        shell.count_gone(GoneReason::Left);
+        let core = Counters::default();
+        shards[1].publish(&Reading { core: &core, shell: &shell, peers: 3, rooms: 2 });
+        assert!((shards[1].busy() - 0.25).abs() < 1e-6);
+        let text = scrape(shards);
+        for line in [
+            "sfu_peers{shard=\"0\"} 0",
+            "sfu_peers{shard=\"1\"} 3",
+            "sfu_rooms{shard=\"1\"} 2",
+            "sfu_shard_busy_ratio{shard=\"1\"} 0.25",
+            "sfu_shard_turns_total{shard=\"1\"} 5",
+            "sfu_handshakes_failed_total{shard=\"1\"} 1",
+            "sfu_peers_gone_total{shard=\"1\",reason=\"left\"} 1",
+            "sfu_dropped_total{shard=\"0\",reason=\"rtp_replayed\"} 0",
+            "sfu_control_requests_total{result=\"ok\"} 1",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_series_has_a_name_of_its_own_and_a_help_text() {
+        let mut names: Vec<_> = SERIES.iter().map(|series| series.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), SERIES.len());
+        assert!(SERIES.iter().all(|series| !series.help.is_empty()));
+        assert_eq!(SERIES[BUSY_INDEX].name, "shard_busy_ratio");
+    }
+}

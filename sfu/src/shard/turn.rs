@@ -1,0 +1,246 @@
+//! The loop of a shard. One turn does, in this order and each within a bound:
+//!
+//! 1. hands what waits for sending to the kernel,
+//! 2. takes one batch of datagrams through the core,
+//! 3. lets the core act on its deadlines,
+//! 4. carries out some commands,
+//! 5. passes events on, and publishes counters some times a second.
+//!
+//! It waits only when a turn has left nothing to do. The clock is read once after waiting, for the whole turn, and once
+//! before, for the busy ratio.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant, SystemTime};
+
+use sfu_core::{DropReason, Event, Node, NodeConfig, NodeError, Path};
+use tokio::sync::mpsc;
+use udp::{Poller, RecvBatch, SendBatch, Socket, Transmit, Waker};
+
+use super::{News, Order, Report, StartError};
+use crate::metrics::{Published, Reading, ShellCounters};
+
+/// Datagrams taken in one system call; bounds how long outputs and deadlines wait.
+const RECEIVE_BATCH: usize = 64;
+/// Largest datagram taken: a jumbo frame, far above any audio packet; longer ones are cut by the kernel and dropped.
+const DATAGRAM_BYTES_MAX: usize = 9_000;
+/// Datagrams sent in one system call, and how many may wait before they are sent in the middle of a batch: a large room
+/// turns 64 datagrams into tens of thousands.
+const SEND_BATCH: usize = 256;
+/// Commands carried out in one turn: a join costs about as much as forwarding some tens of packets.
+const ORDERS_A_TURN: usize = 16;
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
+/// Longest wait, so that counters of a quiet shard are published too.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+/// Wait while events cannot be passed on because the control plane is behind.
+const WAIT_WITH_EVENTS: Duration = Duration::from_millis(10);
+/// Weight of the newest interval in the busy ratio: with 100 ms intervals, about the last second counts.
+const BUSY_WEIGHT: f64 = 0.2;
+
+const SOCKET_TOKEN: u64 = 0;
+
+pub(super) struct Shard {
+    index: usize,
+    config: NodeConfig,
+    node: Node,
+    socket: Socket,
+    poller: Poller,
+    received: RecvBatch,
+    sending: SendBatch,
+    orders: Receiver<Order>,
+    reports: mpsc::Sender<Report>,
+    counters: ShellCounters,
+    published: Arc<Published>,
+    pace: Pace,
+    /// Not yet passed on.
+    news: Option<News>,
+    events_lost: u64,
+}
+
+/// When counters were published, and how much of the time since was work.
+struct Pace {
+    published_at: Instant,
+    waited: Duration,
+}
+
+impl Shard {
+    pub(super) fn new(
+        index: usize,
+        socket: Socket,
+        config: NodeConfig,
+        orders: Receiver<Order>,
+        reports: mpsc::Sender<Report>,
+        published: Arc<Published>,
+    ) -> Result<Self, StartError> {
+        let now = Instant::now();
+        let poller = Poller::new().map_err(StartError::Poll)?;
+        poller.add(&socket, SOCKET_TOKEN).map_err(StartError::Poll)?;
+        Ok(Self {
+            index,
+            node: Node::new(config.clone(), now)?,
+            config,
+            socket,
+            poller,
+            received: RecvBatch::new(RECEIVE_BATCH, DATAGRAM_BYTES_MAX),
+            sending: SendBatch::new(SEND_BATCH),
+            orders,
+            reports,
+            counters: ShellCounters::default(),
+            published,
+            pace: Pace { published_at: now, waited: Duration::ZERO },
+            news: None,
+            events_lost: 0,
+        })
+    }
+
+    pub(super) fn waker(&self) -> Waker {
+        self.poller.waker()
+    }
+
+    /// Until told to stop, or until the poller fails.
+    pub(super) fn run(&mut self) -> io::Result<()> {
+        let mut is_readable = true;
+        let mut now = Instant::now();
+        loop {
+            let (has_more, stop) = self.turn(now, is_readable);
+            if stop {
+                return Ok(());
+            }
+            let before = Instant::now();
+            let timeout = if has_more { Duration::ZERO } else { self.wait_time(before) };
+            let ready = self.poller.wait(Some(timeout))?;
+            now = Instant::now();
+            self.pace.waited += now - before;
+            is_readable = ready.contains(SOCKET_TOKEN);
+        }
+    }
+
+    /// A new core in place of one that failed. Its peers are gone; the port stays.
+    pub(super) fn restart(&mut self) -> Result<(), NodeError> {
+        tracing::error!(shard = self.index, "Core failed and begins anew, its peers are gone");
+        // A new seed: ids and SSRCs of before must not come again.
+        self.config.seed = rand::random();
+        self.config.wall_clock_at_start = SystemTime::now();
+        self.node = Node::new(self.config.clone(), Instant::now())?;
+        self.counters.restarts += 1;
+        self.events_lost = 0;
+        self.news = Some(News::Restarted);
+        Ok(())
+    }
+
+    /// Whether there is more to do at once, and whether to end.
+    fn turn(&mut self, now: Instant, is_readable: bool) -> (bool, bool) {
+        self.counters.turns += 1;
+        self.send();
+        let batch_was_full = is_readable && self.receive(now);
+        if self.node.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            self.node.handle_timeout(now);
+        }
+        let (orders_left, stop) = self.carry_out(now);
+        // Nothing may wait for sending while the thread waits for its socket.
+        self.send();
+        self.pass_events();
+        self.publish(now, stop);
+        (batch_was_full || orders_left, stop)
+    }
+
+    /// Whether the batch was full, so that more may be waiting.
+    fn receive(&mut self, now: Instant) -> bool {
+        self.counters.receive_calls += 1;
+        let Ok(count) = self.received.recv(&self.socket) else {
+            self.counters.receive_errors += 1;
+            return false;
+        };
+        for datagram in self.received.iter_mut() {
+            let path = Path { remote: datagram.remote };
+            for bytes in datagram.into_segments() {
+                self.node.handle_datagram(now, path, bytes);
+            }
+            if self.node.transmit_count() >= SEND_BATCH {
+                send(&mut self.node, &mut self.sending, &self.socket, &mut self.counters);
+            }
+        }
+        self.counters.receive_truncated = self.received.truncated();
+        count >= RECEIVE_BATCH
+    }
+
+    fn send(&mut self) {
+        send(&mut self.node, &mut self.sending, &self.socket, &mut self.counters);
+    }
+
+    /// Whether some may be left, and whether to end.
+    fn carry_out(&mut self, now: Instant) -> (bool, bool) {
+        for _ in 0..ORDERS_A_TURN {
+            match self.orders.try_recv() {
+                Ok(Order::Command { command, reply }) => {
+                    // Who asked may have given up.
+                    let _ = reply.send(self.node.handle_command(now, command));
+                }
+                Ok(Order::Stop) | Err(TryRecvError::Disconnected) => {
+                    self.send();
+                    return (false, true);
+                }
+                Err(TryRecvError::Empty) => return (false, false),
+            }
+        }
+        (true, false)
+    }
+
+    /// Events stay in the core, where they are merged, until the control plane has room for them.
+    fn pass_events(&mut self) {
+        loop {
+            let Ok(place) = self.reports.try_reserve() else { return };
+            let lost = self.node.counters().dropped(DropReason::EventsFull);
+            let news = if let Some(news) = self.news.take() {
+                news
+            } else if let Some(event) = self.node.poll_event() {
+                if let Event::Gone { reason, .. } = event {
+                    self.counters.count_gone(reason);
+                }
+                News::Node(event)
+            } else if lost > self.events_lost {
+                self.events_lost = lost;
+                News::EventsLost
+            } else {
+                return;
+            };
+            place.send(Report { shard: self.index, news });
+        }
+    }
+
+    fn publish(&mut self, now: Instant, is_last: bool) {
+        let elapsed = now.saturating_duration_since(self.pace.published_at);
+        if elapsed >= PUBLISH_INTERVAL {
+            let busy = 1.0 - (self.pace.waited.as_secs_f64() / elapsed.as_secs_f64()).clamp(0.0, 1.0);
+            let before = self.counters.busy_ppm as f64 / 1e6;
+            self.counters.busy_ppm = ((before + (busy - before) * BUSY_WEIGHT) * 1e6) as u64;
+            self.pace = Pace { published_at: now, waited: Duration::ZERO };
+        } else if !is_last {
+            return;
+        }
+        self.published.publish(&Reading {
+            core: self.node.counters(),
+            shell: &self.counters,
+            peers: self.node.peer_count(),
+            rooms: self.node.room_count(),
+        });
+    }
+
+    fn wait_time(&self, now: Instant) -> Duration {
+        let behind = self.news.is_some() || self.reports.capacity() == 0;
+        let longest = if behind { WAIT_WITH_EVENTS } else { WAIT_MAX };
+        self.node.poll_timeout().map_or(longest, |deadline| deadline.saturating_duration_since(now).min(longest))
+    }
+}
+
+fn send(node: &mut Node, sending: &mut SendBatch, socket: &Socket, counters: &mut ShellCounters) {
+    if node.transmit_count() == 0 {
+        return;
+    }
+    let transmits = node.transmits().map(|out| Transmit { to: out.to, payload: out.payload, segment_size: None });
+    let report = sending.send(socket, transmits);
+    counters.send_calls += report.syscalls as u64;
+    counters.send_dropped += report.dropped as u64;
+    node.clear_transmits();
+}
