@@ -1,1 +1,191 @@
-//! audio-bridge
+//! The audio-bridge: publishes the sound of a desktop in a room, and plays the room's voices into the desktop's virtual
+//! microphone. It joins the room like every other participant and has no special rights there.
+//!
+//! ```text
+//! daemon -> pulse::PulseSource -> intake -> silence -> codec::Encoder -> queue -> publish -> webrtc::Peer -> node
+//! daemon <- pulse::PulseSink <- mixer <- voice (jitter, codec::Decoder) <- playout <------- webrtc::Peer <- node
+//!                                                         session: joins, offers, and starts again after any loss
+//! ```
+//!
+//! Capture runs whether somebody listens or not, every queue on the way drops its oldest sound when it is full, and
+//! everything that can be lost is looked for again for ever.
+
+pub mod backoff;
+pub mod capture;
+pub mod codec;
+pub mod config;
+pub mod framing;
+pub mod intake;
+pub mod jitter;
+pub mod metrics;
+pub mod mixer;
+pub mod offer;
+pub mod pcm;
+pub mod playout;
+pub mod publish;
+pub mod pulse;
+pub mod queue;
+pub mod rtp_clock;
+pub mod session;
+pub mod silence;
+pub mod status;
+pub mod stretch;
+pub mod synthetic;
+pub mod voice;
+pub mod webrtc;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use signaling_protocol::client::Trust;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use capture::{Capture, CaptureSettings};
+pub use config::Args;
+use config::{ConfigError, Settings};
+use metrics::Metrics;
+use pcm::PcmSink;
+use playout::Playout;
+use pulse::playback::PlaybackSettings;
+use pulse::record::RecordSettings;
+use pulse::{PulseSink, PulseSource};
+use queue::DropOldest;
+use session::{Session, SessionSettings};
+use status::Status;
+
+/// Capture and playback may each be busy while the network task runs.
+const THREADS: usize = 2;
+/// Fills of the virtual microphone between two looks at the voices' counters: about a second.
+const FILLS_PER_REPORT: u32 = 64;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Logs(#[from] admin::logs::LogsError),
+    #[error("certificates in {path} cannot be read: {source}")]
+    Trust { path: std::path::PathBuf, source: std::io::Error },
+    #[error("encoder cannot be made: {0}")]
+    Codec(#[from] codec::CodecError),
+    #[error("admin address {address} cannot be used: {source}")]
+    Admin { address: std::net::SocketAddr, source: std::io::Error },
+    #[error("process cannot be set up: {0}")]
+    Setup(#[source] std::io::Error),
+    #[error("a task of the bridge ended: {0}")]
+    TaskEnded(String),
+}
+
+/// The process: from the flags to the end by signal.
+pub fn run(args: &Args) -> Result<(), RunError> {
+    let settings = Settings::load(args)?;
+    admin::logs::init(settings.log, &settings.log_filter)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_name("bridge")
+        .enable_all()
+        .build()
+        .map_err(RunError::Setup)?;
+    runtime.block_on(bridge(settings))
+}
+
+async fn bridge(settings: Settings) -> Result<(), RunError> {
+    let (metrics, registry) = Metrics::new();
+    let status = Arc::new(Status::new(settings.source.clone(), settings.sink.clone()));
+    let routes = Router::new()
+        .route("/v1/status", get(async |State(status): State<Arc<Status>>| Json(status.report())))
+        .with_state(Arc::clone(&status));
+    let admin = admin::server::serve(settings.admin, registry, status.readiness(), Some(routes))
+        .await
+        .map_err(|source| RunError::Admin { address: settings.admin, source })?;
+    tracing::info!(admin = %admin.local_addr(), source = settings.source, sink = settings.sink, "Started");
+
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    let participation = spawn(&mut tasks, &settings, &status, &metrics, stopped)?;
+    let outcome = tokio::select! {
+        signal = admin::shutdown::signal() => {
+            tracing::info!(signal = signal.map_err(RunError::Setup)?, "Ending");
+            Ok(())
+        }
+        ended = tasks.join_next() => {
+            Err(RunError::TaskEnded(ended.and_then(Result::err).map_or_else(String::new, |error| error.to_string())))
+        }
+    };
+    stop.send_replace(true);
+    // It says goodbye to the room and has its own time limit for that.
+    let _ = participation.await;
+    tasks.shutdown().await;
+    admin.stop().await;
+    outcome
+}
+
+/// Starts everything between the daemon and the room; the handle is the participation, which ends when told.
+fn spawn(
+    tasks: &mut JoinSet<()>,
+    settings: &Settings,
+    status: &Arc<Status>,
+    metrics: &Arc<Metrics>,
+    stopped: watch::Receiver<bool>,
+) -> Result<tokio::task::JoinHandle<()>, RunError> {
+    let queue = Arc::new(DropOldest::for_frames(settings.frame_ms));
+    let capture_settings = CaptureSettings {
+        frame_ms: settings.frame_ms,
+        bitrate_bps: settings.bitrate_bps,
+        timestamp: rand::random(),
+        silence_gate: settings.silence_gate,
+    };
+    let capture = Capture::new(capture_settings, Arc::clone(&queue), Arc::clone(metrics))?;
+    let record = RecordSettings {
+        pulse: settings.pulse.clone(),
+        source: settings.source.clone(),
+        fragment_ms: settings.frame_ms,
+    };
+    let source = PulseSource::new(record, Arc::clone(status), Arc::clone(metrics));
+    tasks.spawn(capture::run(source, capture));
+
+    let playout = Arc::new(Mutex::new(Playout::default()));
+    let playback = PlaybackSettings { pulse: settings.pulse.clone(), sink: settings.sink.clone() };
+    let sink = PulseSink::new(playback, Arc::clone(status), Arc::clone(metrics));
+    tasks.spawn(play(sink, Arc::clone(&playout), Arc::clone(status), Arc::clone(metrics)));
+
+    let trust = match &settings.trust {
+        Some(path) => {
+            Trust::Roots(std::fs::read(path).map_err(|source| RunError::Trust { path: path.clone(), source })?)
+        }
+        None => Trust::System,
+    };
+    let session_settings = SessionSettings {
+        url: settings.signaling.clone(),
+        token: settings.token.clone(),
+        trust,
+        ssrc: rand::random(),
+    };
+    let (session, outlet) = Session::new(session_settings, playout, Arc::clone(status), Arc::clone(metrics));
+    tasks.spawn(publish::run(queue, outlet, Arc::clone(metrics)));
+    Ok(tokio::spawn(session.run(stopped)))
+}
+
+/// Gives the sink what it asks for, for ever.
+pub async fn play(mut sink: impl PcmSink, playout: Arc<Mutex<Playout>>, status: Arc<Status>, metrics: Arc<Metrics>) {
+    let mut samples = Vec::new();
+    let mut fills = 0_u32;
+    loop {
+        let wanted = sink.wanted().await;
+        samples.resize(wanted, 0);
+        {
+            let mut playout = playout.lock().unwrap_or_else(PoisonError::into_inner);
+            playout.fill(Instant::now(), &mut samples);
+            fills = fills.wrapping_add(1);
+            if fills.is_multiple_of(FILLS_PER_REPORT) {
+                metrics.copy_playout(&playout);
+                status.voices(playout.playing());
+            }
+        }
+        sink.write(&samples).await;
+    }
+}

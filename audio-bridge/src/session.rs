@@ -1,0 +1,334 @@
+//! The participation in the room: join, offer, and do it again for ever whenever something is lost. A lost socket keeps
+//! the media connection and resumes; a lost media connection or node gets a new offer on the same socket; a refused
+//! resume joins anew with the token. It knows neither SDP nor sound.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use signaling_protocol::client::{Client, ClientError, Closed, Credential, Options, Trust};
+use signaling_protocol::{IceServer, ServerMessage, Welcome};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::backoff::Backoff;
+use crate::config::TokenSource;
+use crate::metrics::Metrics;
+use crate::playout::Playout;
+use crate::status::{MediaState, Status};
+use crate::webrtc::{Peer, PeerError, PeerState};
+
+/// ICE and DTLS take a few round trips; longer means that they never will.
+const MEDIA_UP_MAX: Duration = Duration::from_secs(10);
+/// Somebody sent us away, or took our place: come back, but do not fight.
+const SENT_AWAY: Duration = Duration::from_secs(30);
+/// What a server may ask us to wait.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+const GOODBYE: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    pub url: String,
+    pub token: TokenSource,
+    pub trust: Trust,
+    /// The stream of desktop sound, the same for the life of the process.
+    pub ssrc: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("signalling")]
+    Client(#[from] ClientError),
+    #[error("connection to signalling is closed: {0}")]
+    Closed(Closed),
+    #[error("media")]
+    Peer(#[from] PeerError),
+    #[error("token")]
+    Token(#[from] admin::SecretError),
+    #[error("sent away: {0}")]
+    SentAway(String),
+}
+
+/// The media connection that program sound goes to now.
+pub type Outlet = watch::Receiver<Option<Arc<Peer>>>;
+
+#[derive(Debug)]
+pub struct Session {
+    settings: SessionSettings,
+    playout: Arc<Mutex<Playout>>,
+    status: Arc<Status>,
+    metrics: Arc<Metrics>,
+    outlet: watch::Sender<Option<Arc<Peer>>>,
+    /// Ends when the media connection does.
+    follower: Option<JoinHandle<bool>>,
+    resume: Option<Resume>,
+    backoff: Backoff,
+    media_backoff: Backoff,
+    ice_servers: Vec<IceServer>,
+}
+
+#[derive(Clone, Debug)]
+struct Resume {
+    credential: Credential,
+    grace: Duration,
+    /// When the socket was lost; nothing while it stands.
+    lost: Option<Instant>,
+}
+
+impl Session {
+    #[must_use]
+    pub fn new(
+        settings: SessionSettings,
+        playout: Arc<Mutex<Playout>>,
+        status: Arc<Status>,
+        metrics: Arc<Metrics>,
+    ) -> (Self, Outlet) {
+        let (outlet, receiver) = watch::channel(None);
+        let session = Self {
+            settings,
+            playout,
+            status,
+            metrics,
+            outlet,
+            follower: None,
+            resume: None,
+            backoff: Backoff::signaling(),
+            media_backoff: Backoff::signaling(),
+            ice_servers: Vec::new(),
+        };
+        (session, receiver)
+    }
+
+    /// Participates until `shutdown` says so, then leaves.
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        loop {
+            let error = match self.participate(&mut shutdown).await {
+                Ok(()) => break,
+                Err(error) => error,
+            };
+            self.metrics.signaling_reconnects.inc();
+            self.status.signaling_failed(&error);
+            let wait = self.after(&error);
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stopped(&mut shutdown) => break,
+            }
+        }
+        self.drop_peer().await;
+    }
+
+    /// One connection to signalling, from its start to its end. `Ok`: the process ends.
+    async fn participate(&mut self, shutdown: &mut watch::Receiver<bool>) -> Result<(), SessionError> {
+        let options = Options { trust: self.settings.trust.clone(), ..Options::default() };
+        let (client, mut messages) = Client::connect(&self.settings.url, &options).await?;
+        let welcome = client.hello(self.credential()?, None).await?;
+        self.welcomed(&welcome).await;
+        if self.outlet.borrow().is_none() {
+            self.connect_media(&client).await?;
+        }
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(shutdown) => {
+                    // The server notices anyway; this only is faster.
+                    let _ = timeout(GOODBYE, client.leave()).await;
+                    return Ok(());
+                }
+                message = messages.recv() => match message {
+                    Some(message) => self.handle(message, &client).await?,
+                    None => return Err(SessionError::Closed(client.closed().await)),
+                },
+                was_up = ended(&mut self.follower) => {
+                    if was_up {
+                        self.media_backoff.reset();
+                    }
+                    self.drop_peer().await;
+                    self.wait_for_media_retry(&mut messages, &client).await?;
+                    self.connect_media(&client).await?;
+                }
+            }
+        }
+    }
+
+    fn credential(&self) -> Result<Credential, SessionError> {
+        if let Some(resume) = &self.resume
+            && resume.lost.is_none_or(|lost| lost.elapsed() < resume.grace)
+        {
+            return Ok(resume.credential.clone());
+        }
+        let token = match &self.settings.token {
+            TokenSource::Value(token) => token.clone(),
+            TokenSource::File(path) => admin::Secret::from_file(path)?,
+        };
+        Ok(Credential::Token(token.expose().to_owned()))
+    }
+
+    async fn welcomed(&mut self, welcome: &Welcome) {
+        self.backoff.reset();
+        self.status.joined(&welcome.room, &welcome.peer);
+        self.ice_servers.clone_from(&welcome.ice_servers);
+        self.resume = Some(Resume {
+            credential: Credential::Resume(welcome.resume.clone()),
+            grace: Duration::from_millis(u64::from(welcome.limits.resume_grace_ms)),
+            lost: None,
+        });
+        let stands = welcome.resumed && self.outlet.borrow().as_ref().is_some_and(|peer| !is_lost(peer));
+        if !stands {
+            self.drop_peer().await;
+        }
+    }
+
+    /// Offers a new media connection and makes it the outlet.
+    async fn connect_media(&mut self, client: &Client) -> Result<(), SessionError> {
+        self.status.media(MediaState::Connecting);
+        let (peer, offer) = Peer::offer(self.settings.ssrc, &self.ice_servers, Arc::clone(&self.playout)).await?;
+        let peer = Arc::new(peer);
+        let answered = async {
+            let answer = client.offer(offer.sdp, offer.media).await?;
+            tracing::trace!(answer, "Got the answer");
+            peer.answer(answer).await?;
+            Ok::<(), SessionError>(())
+        };
+        if let Err(error) = answered.await {
+            peer.close().await;
+            self.status.media(MediaState::Disconnected);
+            return Err(error);
+        }
+        let follower = follow(Arc::clone(&peer), Arc::clone(&self.status), Arc::clone(&self.metrics));
+        self.follower = Some(tokio::spawn(follower));
+        self.outlet.send_replace(Some(peer));
+        Ok(())
+    }
+
+    async fn handle(&mut self, message: ServerMessage, client: &Client) -> Result<(), SessionError> {
+        match message {
+            ServerMessage::Moved { reason, retry_after_ms } => {
+                tracing::info!(reason, "Signalling moved us");
+                let wait = Duration::from_millis(retry_after_ms.unwrap_or(0)).min(RETRY_AFTER_MAX);
+                self.drop_peer().await;
+                if reason != "node_lost" && reason != "node_drain" {
+                    self.resume = None;
+                    return Err(SessionError::SentAway(reason));
+                }
+                sleep(wait).await;
+                self.connect_media(client).await
+            }
+            ServerMessage::IceServers { ice_servers } => {
+                self.ice_servers = ice_servers;
+                Ok(())
+            }
+            ServerMessage::Slots { slots } => {
+                tracing::debug!(occupied = slots.len(), "Slots changed");
+                Ok(())
+            }
+            // Nobody is talked to by name here: the mixer plays whoever is in a slot.
+            ServerMessage::Joined { .. }
+            | ServerMessage::Left { .. }
+            | ServerMessage::Mute { .. }
+            | ServerMessage::Speakers { .. }
+            | ServerMessage::Signal { .. } => Ok(()),
+            ServerMessage::Error { error, .. } => {
+                tracing::warn!(code = error.code, hint = error.hint, "Signalling reported an error");
+                Ok(())
+            }
+            // Answers to requests are taken by the client.
+            ServerMessage::Welcome(_) | ServerMessage::Answer { .. } | ServerMessage::Ok { .. } => Ok(()),
+        }
+    }
+
+    /// Waits before the next offer, with an eye on signalling, which knows first when the node is back.
+    async fn wait_for_media_retry(
+        &mut self,
+        messages: &mut mpsc::Receiver<ServerMessage>,
+        client: &Client,
+    ) -> Result<(), SessionError> {
+        let wait = self.media_backoff.next(rand::random());
+        match timeout(wait, messages.recv()).await {
+            Err(_) => Ok(()),
+            Ok(None) => Err(SessionError::Closed(client.closed().await)),
+            Ok(Some(ServerMessage::Moved { reason, .. })) if reason != "node_lost" && reason != "node_drain" => {
+                self.resume = None;
+                Err(SessionError::SentAway(reason))
+            }
+            Ok(Some(_)) => Ok(()),
+        }
+    }
+
+    /// How long to wait after a participation ended so.
+    fn after(&mut self, error: &SessionError) -> Duration {
+        if matches!(error, SessionError::SentAway(_)) {
+            return SENT_AWAY;
+        }
+        let SessionError::Client(client_error) = error else {
+            self.note_loss();
+            return self.backoff.next(rand::random());
+        };
+        self.note_loss();
+        let refused_resume = client_error.code().is_some() && self.resume.take().is_some();
+        if refused_resume {
+            // The token is still good; nothing is gained by waiting.
+            return self.backoff.next(0.0);
+        }
+        self.backoff.next(rand::random())
+    }
+
+    fn note_loss(&mut self) {
+        if let Some(resume) = &mut self.resume {
+            resume.lost.get_or_insert_with(Instant::now);
+        }
+    }
+
+    async fn drop_peer(&mut self) {
+        if let Some(follower) = self.follower.take() {
+            follower.abort();
+        }
+        let Some(peer) = self.outlet.send_replace(None) else { return };
+        peer.close().await;
+        self.playout.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.status.media(MediaState::Disconnected);
+    }
+}
+
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    drop(shutdown.wait_for(|stop| *stop).await);
+}
+
+fn is_lost(peer: &Peer) -> bool {
+    *peer.state().borrow() == PeerState::Lost
+}
+
+/// Reports the state of a media connection until it is lost, or does not come up in time. Says whether it was up.
+async fn follow(peer: Arc<Peer>, status: Arc<Status>, metrics: Arc<Metrics>) -> bool {
+    let mut state = peer.state();
+    let mut was_up = false;
+    loop {
+        let current = *state.borrow_and_update();
+        match current {
+            PeerState::Lost => return was_up,
+            PeerState::Connected => {
+                was_up = true;
+                metrics.media_connections.inc();
+                status.media(MediaState::Connected);
+                if state.changed().await.is_err() {
+                    return was_up;
+                }
+            }
+            PeerState::Connecting => {
+                status.media(MediaState::Connecting);
+                match timeout(MEDIA_UP_MAX, state.changed()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) | Err(_) => return was_up,
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the end of a follower; for ever when there is none.
+async fn ended(follower: &mut Option<JoinHandle<bool>>) -> bool {
+    match follower {
+        Some(follower) => follower.await.unwrap_or(false),
+        None => std::future::pending().await,
+    }
+}

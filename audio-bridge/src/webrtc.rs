@@ -1,0 +1,297 @@
+//! The media connection: one offer with program sound to send and speech slots to receive, SRTP with AES-GCM only. The
+//! only file that names the WebRTC library. Signalling is not its business, nor when to connect again.
+//!
+//! The node is ICE-lite and needs no candidates of ours; sockets are bound to every interface and to loopback, so that
+//! a node on the same machine is reached as well.
+
+use std::net::UdpSocket;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ::webrtc::error::Error as WebRtcError;
+use ::webrtc::media_stream::MediaStreamTrack;
+use ::webrtc::media_stream::track_local::TrackLocal;
+use ::webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
+use ::webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
+use ::webrtc::peer_connection::{
+    MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
+    RTCIceGatheringState, RTCIceServer, RTCPeerConnectionState, RTCSessionDescription, Registry,
+    SettingEngineBuilder, SrtpProtectionProfile, configure_rtcp_reports,
+};
+use ::webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
+use rtc::peer_connection::configuration::media_engine::MIME_TYPE_OPUS;
+use rtc::rtp_transceiver::rtp_sender::{
+    RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind,
+};
+use signaling_protocol::{IceServer, MediaUse};
+use tokio::sync::watch;
+
+use crate::jitter::Packet;
+use crate::offer;
+use crate::pcm::SAMPLE_RATE;
+use crate::playout::{Playout, SlotPacket};
+
+/// The payload type of Chromium's offers, so that captures look familiar.
+const OPUS_PAYLOAD_TYPE: u8 = 111;
+const OPUS_PARAMETERS: &str = "minptime=10;useinbandfec=1;stereo=1;sprop-stereo=1";
+/// Voices of a room at the same time; the node leaves those beyond its own number silent.
+const SPEECH_SLOTS: usize = 8;
+/// Host candidates are there at once; a relay that does not answer must not hold up the offer.
+const GATHERING_TIMEOUT: Duration = Duration::from_secs(3);
+/// Lost after 2 s without an answer, given up 4 s later: a new connection takes less than a second.
+const ICE_DISCONNECTED: Duration = Duration::from_secs(2);
+const ICE_FAILED: Duration = Duration::from_secs(4);
+const ICE_KEEPALIVE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    #[error("media library refused to {doing}")]
+    Library {
+        doing: &'static str,
+        #[source]
+        source: WebRtcError,
+    },
+    #[error("no local description after gathering candidates")]
+    NoDescription,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    Connecting,
+    Connected,
+    /// Will not come back: a new peer is needed.
+    Lost,
+}
+
+/// One media connection and its offer.
+pub struct Peer {
+    connection: Arc<dyn PeerConnection>,
+    program: Arc<TrackLocalStaticRTP>,
+    ssrc: u32,
+    state: watch::Receiver<PeerState>,
+}
+
+/// The offer, as signalling wants it.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    pub sdp: String,
+    pub media: Vec<MediaUse>,
+}
+
+/// What a packet of program sound consists of; the stream is the peer's own.
+#[derive(Clone, Debug)]
+pub struct ProgramPacket {
+    pub marker: bool,
+    pub sequence: u16,
+    pub timestamp: u32,
+    pub payload: Vec<u8>,
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peer").field("state", &*self.state.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Peer {
+    /// Prepares a connection that sends the stream `ssrc` and plays what it receives into `playout`.
+    pub async fn offer(
+        ssrc: u32,
+        ice_servers: &[IceServer],
+        playout: Arc<Mutex<Playout>>,
+    ) -> Result<(Self, Offer), PeerError> {
+        let (state_writer, state) = watch::channel(PeerState::Connecting);
+        let (gathered_writer, mut gathered) = watch::channel(false);
+        let handler = Handler { state: state_writer, gathered: gathered_writer, playout };
+        let connection = connect(ice_servers, handler).await?;
+        let program = program_track(ssrc);
+        add_media(connection.as_ref(), &program).await?;
+        let peer = Self { connection, program, ssrc, state };
+
+        let offer = peer.connection.create_offer(None).await.map_err(refused("create an offer"))?;
+        peer.connection.set_local_description(offer).await.map_err(refused("use its own offer"))?;
+        // What was gathered until the limit is offered.
+        let _ = tokio::time::timeout(GATHERING_TIMEOUT, gathered.wait_for(|done| *done)).await;
+        let description = peer.connection.local_description().await.ok_or(PeerError::NoDescription)?;
+        let offer =
+            Offer { media: offer::media_uses(&description.sdp), sdp: offer::with_mono_speech(&description.sdp) };
+        Ok((peer, offer))
+    }
+
+    pub async fn answer(&self, sdp: String) -> Result<(), PeerError> {
+        let answer = RTCSessionDescription::answer(sdp).map_err(refused("read the answer"))?;
+        self.connection.set_remote_description(answer).await.map_err(refused("use the answer"))
+    }
+
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<PeerState> {
+        self.state.clone()
+    }
+
+    /// Says whether the packet was taken.
+    pub async fn send(&self, packet: ProgramPacket) -> bool {
+        let header = rtc::rtp::Header {
+            version: 2,
+            marker: packet.marker,
+            payload_type: OPUS_PAYLOAD_TYPE,
+            sequence_number: packet.sequence,
+            timestamp: packet.timestamp,
+            ssrc: self.ssrc,
+            ..rtc::rtp::Header::default()
+        };
+        self.program.write_rtp(rtc::rtp::Packet { header, payload: packet.payload.into() }).await.is_ok()
+    }
+
+    pub async fn close(&self) {
+        if let Err(error) = self.connection.close().await {
+            tracing::debug!(%error, "Media connection did not close cleanly");
+        }
+    }
+}
+
+async fn connect(ice_servers: &[IceServer], handler: Handler) -> Result<Arc<dyn PeerConnection>, PeerError> {
+    let mut media_engine = MediaEngine::default();
+    let codec = RTCRtpCodecParameters { rtp_codec: opus(), payload_type: OPUS_PAYLOAD_TYPE };
+    media_engine.register_codec(codec, RtpCodecKind::Audio).map_err(refused("use Opus"))?;
+    let settings = SettingEngineBuilder::new()
+        .with_srtp_protection_profiles(vec![
+            SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
+            SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
+        ])
+        .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
+        .with_include_loopback_candidate(true)
+        .build();
+    let configuration = RTCConfigurationBuilder::new().with_ice_servers(relays(ice_servers)).build();
+    let connection = PeerConnectionBuilder::new()
+        .with_configuration(configuration)
+        .with_media_engine(media_engine)
+        .with_setting_engine(settings)
+        .with_interceptor_registry(configure_rtcp_reports(Registry::new()))
+        .with_handler(Arc::new(handler))
+        .with_udp_addrs(local_addresses())
+        .build()
+        .await
+        .map_err(refused("make a connection"))?;
+    Ok(Arc::new(connection))
+}
+
+async fn add_media(connection: &dyn PeerConnection, program: &Arc<TrackLocalStaticRTP>) -> Result<(), PeerError> {
+    let direction =
+        |direction| Some(RTCRtpTransceiverInit { direction, streams: Vec::new(), send_encodings: Vec::new() });
+    let track: Arc<dyn TrackLocal> = Arc::<TrackLocalStaticRTP>::clone(program);
+    connection
+        .add_transceiver_from_track(track, direction(RTCRtpTransceiverDirection::Sendonly))
+        .await
+        .map_err(refused("send program sound"))?;
+    for _ in 0..SPEECH_SLOTS {
+        connection
+            .add_transceiver_from_kind(RtpCodecKind::Audio, direction(RTCRtpTransceiverDirection::Recvonly))
+            .await
+            .map_err(refused("receive voices"))?;
+    }
+    Ok(())
+}
+
+fn program_track(ssrc: u32) -> Arc<TrackLocalStaticRTP> {
+    let coding = RTCRtpCodingParameters { ssrc: Some(ssrc), ..RTCRtpCodingParameters::default() };
+    let encoding = RTCRtpEncodingParameters {
+        rtp_coding_parameters: coding,
+        codec: opus(),
+        ..RTCRtpEncodingParameters::default()
+    };
+    Arc::new(TrackLocalStaticRTP::new(MediaStreamTrack::new(
+        "desktop".to_owned(),
+        "program".to_owned(),
+        "Desktop sound".to_owned(),
+        RtpCodecKind::Audio,
+        vec![encoding],
+    )))
+}
+
+fn opus() -> RTCRtpCodec {
+    RTCRtpCodec {
+        mime_type: MIME_TYPE_OPUS.to_owned(),
+        clock_rate: SAMPLE_RATE,
+        channels: 2,
+        sdp_fmtp_line: OPUS_PARAMETERS.to_owned(),
+        rtcp_feedback: Vec::new(),
+    }
+}
+
+/// The relays among the servers: the node's own addresses need no STUN server.
+fn relays(ice_servers: &[IceServer]) -> Vec<RTCIceServer> {
+    let is_relay = |url: &&String| url.starts_with("turn:") || url.starts_with("turns:");
+    ice_servers
+        .iter()
+        .filter_map(|server| {
+            let urls: Vec<String> = server.urls.iter().filter(is_relay).cloned().collect();
+            (!urls.is_empty()).then(|| RTCIceServer {
+                urls,
+                username: server.username.clone().unwrap_or_default(),
+                credential: server.credential.clone().unwrap_or_default(),
+            })
+        })
+        .collect()
+}
+
+/// Every interface, and loopback, which the library leaves out of "every". Families that this machine does not have are
+/// left out.
+fn local_addresses() -> Vec<String> {
+    ["0.0.0.0:0", "127.0.0.1:0", "[::]:0", "[::1]:0"]
+        .into_iter()
+        .filter(|address| UdpSocket::bind(address).is_ok())
+        .map(str::to_owned)
+        .collect()
+}
+
+struct Handler {
+    state: watch::Sender<PeerState>,
+    gathered: watch::Sender<bool>,
+    playout: Arc<Mutex<Playout>>,
+}
+
+#[async_trait::async_trait]
+impl PeerConnectionEventHandler for Handler {
+    async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
+        self.gathered.send_replace(state == RTCIceGatheringState::Complete);
+    }
+
+    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
+        tracing::debug!(%state, "State of the media library changed");
+        let state = match state {
+            RTCPeerConnectionState::Connected => PeerState::Connected,
+            RTCPeerConnectionState::Failed | RTCPeerConnectionState::Closed => PeerState::Lost,
+            _ => PeerState::Connecting,
+        };
+        self.state.send_if_modified(|current| {
+            let changed = *current != PeerState::Lost && *current != state;
+            if changed {
+                *current = state;
+            }
+            changed
+        });
+    }
+
+    async fn on_track(&self, track: Arc<dyn TrackRemote>) {
+        tokio::spawn(receive(track, Arc::clone(&self.playout)));
+    }
+}
+
+/// Hands the packets of one slot to the playout until the connection ends.
+async fn receive(track: Arc<dyn TrackRemote>, playout: Arc<Mutex<Playout>>) {
+    while let Some(event) = track.poll().await {
+        let TrackRemoteEvent::OnRtpPacket(packet) = event else { continue };
+        let rtc::rtp::Packet { header, payload } = packet;
+        if header.payload_type != OPUS_PAYLOAD_TYPE {
+            continue;
+        }
+        let packet =
+            Packet { sequence: header.sequence_number, timestamp: header.timestamp, payload: payload.to_vec() };
+        let slot = SlotPacket { slot: header.ssrc, source: header.csrc.first().copied(), packet };
+        playout.lock().unwrap_or_else(PoisonError::into_inner).receive(Instant::now(), slot);
+    }
+}
+
+fn refused(doing: &'static str) -> impl FnOnce(WebRtcError) -> PeerError {
+    move |source| PeerError::Library { doing, source }
+}
