@@ -152,6 +152,13 @@ describe("lost socket", () => {
     assert.deepEqual(driver.done, ["open_socket"]);
   });
 
+  it("does not trust a socket from before the network changed", () => {
+    const driver = Driver.inCall();
+    driver.on({ on: "network_back" });
+    assert.deepEqual(driver.done, ["close_socket", "open_socket"]);
+    assert.ok(driver.effects.some((effect) => effect.do === "close_socket" && !effect.goodbye));
+  });
+
   it("makes an offer again whose answer went down with the socket", () => {
     const driver = new Driver();
     driver.on({ on: "connect" }, { on: "socket_opened" }, { on: "welcome", resumed: false, resume: "r1" }, { on: "socket_closed" });
@@ -190,6 +197,14 @@ describe("lost media", () => {
       driver.on({ on: "timer", name: "offer_again" }, { on: "answered" });
     }
     assert.deepEqual(pauses, [200, 400, 800, 1_600, 3_200, 5_000]);
+  });
+
+  it("keeps the old connection while the server cannot restart ICE, for it may heal by itself", () => {
+    const driver = Driver.inCall();
+    driver.on({ on: "media", state: "failed" }, { on: "offer_refused", error: NO_NODE }, { on: "timer", name: "offer_again" });
+    assert.deepEqual(driver.done, ["offer ice_restart", "offer ice_restart"]);
+    driver.on({ on: "media", state: "connected" }, { on: "answered" });
+    assert.deepEqual([driver.session.state, driver.done], ["in_call", []]);
   });
 
   it("waits for the socket when both are lost", () => {

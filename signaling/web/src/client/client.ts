@@ -54,6 +54,8 @@ export interface ClientEvents {
 const DEFAULTS = { speechSlots: 8, programSlots: 2, jitterBufferTargetMs: 1 };
 /** How long `leave()` waits for the server's word before it closes anyway. */
 const LEAVE_MS_MAX = 500;
+/** Closes that are final, in case the `moved` message before them was lost. */
+const CLOSE_REASONS: Readonly<Record<number, string>> = { 4000: "replaced", 4001: "evicted" };
 
 export class CarillonClient extends Emitter<ClientEvents> {
   readonly #options: Required<Omit<ClientOptions, "name" | "server">> & { name: string | undefined };
@@ -80,7 +82,7 @@ export class CarillonClient extends Emitter<ClientEvents> {
     const url = `${server}/v1/rooms/${encodeURIComponent(options.room)}`;
     this.#signalling = new Signalling(url, {
       opened: () => this.#handle({ on: "socket_opened" }),
-      closed: () => this.#handle({ on: "socket_closed" }),
+      closed: (code) => this.#socketClosed(code),
       message: (message) => this.#received(message),
     });
   }
@@ -190,7 +192,10 @@ export class CarillonClient extends Emitter<ClientEvents> {
   async sendMicrophone(track: MediaStreamTrack | null, music = false): Promise<void> {
     this.#music = music;
     if (track !== null) track.enabled = !this.#muted;
-    await this.#replace("mic", track, () => void this.sendMicrophone(null));
+    await this.#replace("mic", track, () => {
+      this.emit("problem", "The microphone was disconnected.");
+      void this.sendMicrophone(null);
+    });
     await this.#media?.setMusicMicrophone(music);
   }
 
@@ -265,7 +270,7 @@ export class CarillonClient extends Emitter<ClientEvents> {
       case "open_socket":
         return this.#signalling.open();
       case "close_socket":
-        return this.#signalling.close();
+        return this.#signalling.close(effect.goodbye);
       case "hello":
         return void this.#hello(effect.resume);
       case "offer":
@@ -323,6 +328,7 @@ export class CarillonClient extends Emitter<ClientEvents> {
       // Without an error of the server the socket went down: the session knows by `closed` already.
       if (failure instanceof RequestFailed && failure.error === null) return;
       if (media !== null && media !== this.#media) return;
+      await media?.rollBack().catch(() => undefined);
       this.#handle({ on: "offer_refused", error: failure instanceof RequestFailed ? failure.error : browserError(failure) });
     }
   }
@@ -343,6 +349,12 @@ export class CarillonClient extends Emitter<ClientEvents> {
     for (const [kind, track] of this.#tracks) await media.send(kind, track);
     await media.setMusicMicrophone(this.#music);
     return media;
+  }
+
+  #socketClosed(code: number | undefined): void {
+    const reason = code === undefined ? undefined : CLOSE_REASONS[code];
+    if (reason === undefined) this.#handle({ on: "socket_closed" });
+    else this.#handle({ on: "moved", reason, retryAfterMs: undefined });
   }
 
   #received(message: ServerMessage): void {
@@ -383,6 +395,7 @@ export class CarillonClient extends Emitter<ClientEvents> {
   #memberLeft(peer: string, reason: string): void {
     const member = this.#room.removeMember(peer);
     if (member === undefined) return;
+    this.#monitor.forget(peer);
     this.emit("left", { member, reason });
     this.#rosterChanged();
   }

@@ -60,6 +60,10 @@ export class SlotMonitor {
     this.refresh();
   }
 
+  forget(peer: string): void {
+    for (const kind of ["mic", "program"] as const) this.#volumes.delete(levelKey(peer, kind));
+  }
+
   /** Puts each person's volume on the element that plays them now. */
   refresh(): void {
     const now = sourceClock();

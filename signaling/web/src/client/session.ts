@@ -39,7 +39,8 @@ export type Input =
 
 export type Effect =
   | { do: "open_socket" }
-  | { do: "close_socket" }
+  /** `goodbye`: the server need not keep the place for a resume. */
+  | { do: "close_socket"; goodbye: boolean }
   | { do: "hello"; resume: string | null }
   | { do: "offer"; kind: OfferKind }
   | { do: "close_media" }
@@ -147,11 +148,15 @@ export class Session {
   #socketClosed(): void {
     if (this.#socket === "closed") return;
     this.#socket = "closed";
-    // An offer whose answer went down with the socket is made again after the next welcome.
-    if (this.#offerInFlight !== null) this.#want(this.#offerInFlight === "ice_restart" ? "ice_restart" : "replace");
-    this.#offerInFlight = null;
+    this.#abandonOffer();
     this.#push({ do: "cancel_timer", name: "welcome" });
     this.#push({ do: "set_timer", name: "socket", ms: this.#socketBackoff.nextMs() });
+  }
+
+  /** An offer whose answer went down with the socket is made again after the next welcome. */
+  #abandonOffer(): void {
+    if (this.#offerInFlight !== null) this.#want(this.#offerInFlight === "ice_restart" ? "ice_restart" : "replace");
+    this.#offerInFlight = null;
   }
 
   #welcomed(resumed: boolean, resume: string): void {
@@ -198,7 +203,9 @@ export class Session {
     this.#error = error;
     this.#refusals += 1;
     if (error !== null && !isPassing(error) && this.#refusals >= OFFER_REFUSALS_MAX) return this.#finish("refused", error);
-    this.#want(kind === "ice_restart" ? "replace" : kind);
+    // The connection may heal by itself while the server cannot serve it: then it must still be there.
+    const keep = kind !== "ice_restart" || (error !== null && isPassing(error));
+    this.#want(keep ? kind : "replace");
     const ms = Math.max(error?.retry_after_ms ?? 0, this.#mediaBackoff.nextMs());
     this.#push({ do: "set_timer", name: "offer_again", ms });
   }
@@ -229,7 +236,12 @@ export class Session {
   }
 
   #networkBack(): void {
-    if (this.#state === "idle" || this.#socket !== "closed") return;
+    if (this.#state === "idle") return;
+    // A socket from before the change of networks may be dead without knowing it; a resume costs one round trip.
+    if (this.#socket !== "closed") {
+      this.#abandonOffer();
+      this.#dropSocket();
+    }
     this.#socketBackoff.reset();
     this.#openSocket();
   }
@@ -280,7 +292,7 @@ export class Session {
   #dropSocket(): void {
     this.#socket = "closed";
     this.#push({ do: "cancel_timer", name: "welcome" });
-    this.#push({ do: "close_socket" });
+    this.#push({ do: "close_socket", goodbye: false });
   }
 
   #finish(end: EndReason, error: ProtocolError | null): void {
@@ -288,7 +300,7 @@ export class Session {
     this.#error = error;
     this.#socket = "closed";
     for (const name of ["socket", "welcome", "media", "offer_again"] as const) this.#push({ do: "cancel_timer", name });
-    this.#push({ do: "close_socket" });
+    this.#push({ do: "close_socket", goodbye: true });
     this.#push({ do: "close_media" });
   }
 

@@ -24,7 +24,8 @@ export class RequestFailed extends Error {
 
 export interface SignallingHandlers {
   opened(): void;
-  closed(): void;
+  /** `code` of the server's close, undefined when the socket was just gone. */
+  closed(code: number | undefined): void;
   /** Everything that is not the reply to a request. */
   message(message: ServerMessage): void;
 }
@@ -48,27 +49,28 @@ export class Signalling {
   }
 
   open(): void {
-    this.close();
+    this.close(false);
     const socket = new WebSocket(this.#url, [SUBPROTOCOL]);
     this.#socket = socket;
     // Each handler asks whether its socket is still the one in use: events of a replaced socket come late.
     socket.onopen = () => {
       if (this.#socket === socket) this.#handlers.opened();
     };
-    socket.onclose = () => {
-      if (this.#socket === socket) this.#lost();
+    socket.onclose = (event) => {
+      if (this.#socket === socket) this.#lost(event.code);
     };
     socket.onmessage = (event) => {
       if (this.#socket === socket) this.#received(event.data);
     };
   }
 
-  /** Without an event: whoever closes knows. */
-  close(): void {
+  /** Without an event: whoever closes knows. The server takes code 1000 for leaving, anything else for a lost socket. */
+  close(goodbye: boolean): void {
     const socket = this.#socket;
     this.#socket = null;
     this.#failPending();
-    socket?.close(1000);
+    if (goodbye) socket?.close(1000);
+    else socket?.close();
   }
 
   request(request: ClientRequest): Promise<ServerMessage> {
@@ -105,13 +107,13 @@ export class Signalling {
   #timedOut(socket: WebSocket): void {
     if (this.#socket !== socket) return;
     socket.close();
-    this.#lost();
+    this.#lost(undefined);
   }
 
-  #lost(): void {
+  #lost(code: number | undefined): void {
     this.#socket = null;
     this.#failPending();
-    this.#handlers.closed();
+    this.#handlers.closed(code);
   }
 
   #failPending(): void {

@@ -119,6 +119,7 @@ export class CallView {
     if (bar === null) return;
     const { microphone, muted } = this.#client;
     this.#ownMeter ??= new MicMeter(bar);
+    this.#ownMeter.moveTo(bar);
     const watched = muted ? null : microphone;
     bar.hidden = microphone === null;
     if (watched === this.#watched) return;

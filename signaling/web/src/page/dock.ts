@@ -42,7 +42,7 @@ export class Dock {
       this.#panel,
       h(
         "div",
-        { class: "dock-row", role: "toolbar", "aria-label": "Call controls" },
+        { class: "dock-row", role: "group", "aria-label": "Call controls" },
         maySpeak ? this.#mute : null,
         mayShare ? this.#share : null,
         maySpeak || canChooseOutput() ? this.#settings : null,

@@ -4,13 +4,18 @@ import { MeterBallistics, meterPosition } from "../client/index.ts";
 import { setMeter } from "./dom.ts";
 
 export class MicMeter {
-  readonly #element: HTMLElement;
+  #element: HTMLElement;
   readonly #ballistics = new MeterBallistics();
   #context: AudioContext | null = null;
   #source: MediaStreamAudioSourceNode | null = null;
   #frame = 0;
 
   constructor(element: HTMLElement) {
+    this.#element = element;
+  }
+
+  /** The card it belongs to was made anew. */
+  moveTo(element: HTMLElement): void {
     this.#element = element;
   }
 
