@@ -30,7 +30,10 @@ const ARROWS: &[(&str, &str)] = &[
 ];
 
 /// Arrows that only tests and benches need.
-const TEST_ARROWS: &[(&str, &str)] = &[];
+const TEST_ARROWS: &[(&str, &str)] = &[
+    // With its client, which production does not need.
+    ("signaling", "signaling-protocol"),
+];
 
 /// Packages that do no input or output of their own, and what would let them.
 const CORES: &[&str] = &["sfu-core", "srtp", "stun"];
@@ -51,6 +54,20 @@ const UNSAFE_HOME: &str = "sfu/udp/";
 const DTLS_HOME: &str = "sfu/core/src/peer.rs";
 /// The only production folder that knows TURN; elsewhere a relay is an entry of `ice_servers` and nothing more.
 const TURN_HOME: &str = "relay/";
+/// What makes a `turn` in a name the protocol and not the turn of a loop.
+const TURN_WORDS: &[&str] = &[
+    "server",
+    "servers",
+    "client",
+    "credential",
+    "credentials",
+    "secret",
+    "allocation",
+    "relay",
+    "realm",
+    "url",
+    "urls",
+];
 
 #[test]
 fn packages_depend_only_along_the_listed_arrows() {
@@ -109,7 +126,12 @@ fn one_file_names_the_dtls_library() {
 fn only_the_relay_knows_turn() {
     let sources = rust_sources();
     let at_home = |path: &str| path.starts_with(TURN_HOME) || path.starts_with("tests/");
-    assert_clean(&named_outside(&sources, at_home, |word| words_of(word).any(|part| part == "turn")));
+    assert_clean(&named_outside(&sources, at_home, is_about_turn));
+}
+
+fn is_about_turn(identifier: &str) -> bool {
+    let words = words_of(identifier).collect::<Vec<_>>();
+    words.iter().any(|word| word == "turn") && words.iter().any(|word| TURN_WORDS.contains(&word.as_str()))
 }
 
 /// A dependency that nobody uses costs every build; one without a reason in ARCHITECTURE.md is not understood.
@@ -127,6 +149,16 @@ fn every_shared_dependency_is_used_and_has_its_reason() {
     let silent = foreign.filter(|name| !page.contains(&format!("`{name}`")));
     let silent = silent.map(|name| format!("{name}: no line in ARCHITECTURE.md"));
     assert_clean(&unused.chain(silent).collect::<Vec<_>>());
+}
+
+/// The map must not name streets that are gone.
+#[test]
+fn the_map_names_what_exists() {
+    let code = rust_sources().into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("\n");
+    let words = code.split(|c: char| !c.is_alphanumeric() && c != '_').collect::<BTreeSet<_>>();
+    let page = read(&root().join("ARCHITECTURE.md"));
+    let page = page.split("## Dependencies").next().unwrap_or_default();
+    assert_clean(&unknown_names(page, |word| words.contains(word), |path| root().join(path).exists()));
 }
 
 // ---- the rules ----
@@ -155,6 +187,23 @@ fn refused_names<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
         .filter(|name| REFUSED_NAMES.contains(name))
         .map(|name| format!("`{name}` says nothing: name the thing"))
         .collect()
+}
+
+/// Types, functions and files in backquotes that are not there. Plain words, which are packages and modules, pass.
+fn unknown_names(page: &str, is_word: impl Fn(&str) -> bool, is_file: impl Fn(&str) -> bool) -> Vec<String> {
+    let quoted = page
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("```"))
+        .flat_map(|line| line.split('`').skip(1).step_by(2));
+    let unknown = quoted.filter(|name| {
+        if name.contains('/') && name.ends_with(".rs") {
+            return !is_file(name);
+        }
+        let last = name.rsplit("::").next().unwrap_or(name);
+        let is_symbol = last.chars().all(|c| c.is_alphanumeric() || c == '_');
+        is_symbol && (name.contains("::") || last.starts_with(char::is_uppercase)) && !is_word(last)
+    });
+    unknown.map(|name| format!("`{name}` does not exist")).collect()
 }
 
 fn too_long(path: &str, text: &str) -> Option<String> {
@@ -429,10 +478,16 @@ fn sealed_words_are_found_in_code_and_not_in_prose() {
 }
 
 #[test]
+fn a_name_that_is_gone_is_found_in_the_map() {
+    let page = "`Node` and `Gone`, `Node::handle`, `Node::lost`, `sfu`, `a/b.rs`, `a/c.rs`, `x --flag`\n";
+    let found = unknown_names(page, |word| ["Node", "handle"].contains(&word), |path| path == "a/b.rs");
+    assert_eq!(found.join(" "), "`Gone` does not exist `Node::lost` does not exist `a/c.rs` does not exist");
+}
+
+#[test]
 fn a_turn_is_told_from_a_return() {
-    let turn = |identifier: &str| words_of(identifier).any(|word| word == "turn");
-    assert!(["turn", "TurnServer", "TURN_PORT", "my_turn_client"].into_iter().all(turn));
-    assert!(!["return", "saturn", "Returning", "turned"].into_iter().any(turn));
+    assert!(["TurnServer", "TURN_URLS", "my_turn_client", "turnSecret"].into_iter().all(is_about_turn));
+    assert!(!["return", "return_url", "ORDERS_A_TURN", "turned_client", "turn"].into_iter().any(is_about_turn));
 }
 
 #[test]
