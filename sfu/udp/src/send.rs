@@ -333,4 +333,15 @@ mod tests {
         assert_eq!(run(10, Some(10)), 1);
         assert_eq!(run(11, Some(10)), 2);
     }
+
+    #[test]
+    fn only_a_full_queue_makes_the_rest_wait() {
+        let of = |errno| Refusal::of(&io::Error::from_raw_os_error(errno));
+        assert!(matches!(of(libc::EAGAIN), Refusal::QueueFull));
+        assert!(matches!(of(libc::ENOBUFS), Refusal::QueueFull));
+        assert!(matches!(of(libc::EINTR), Refusal::Interrupted));
+        for errno in [libc::EHOSTUNREACH, libc::ENETUNREACH, libc::ECONNREFUSED, libc::EMSGSIZE, libc::EPERM] {
+            assert!(matches!(of(errno), Refusal::Datagram));
+        }
+    }
 }
