@@ -1,0 +1,221 @@
+//! Settings: flags as typed, keys as loaded from file, environment and flags, and the checked [`Config`] that the
+//! process runs with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use admin::Secret;
+use admin::logs::LogFormat;
+use clap::Parser;
+use serde::{Deserialize, Serialize};
+
+use crate::rooms::Limits;
+use crate::tls;
+use crate::tokens::{Keys, KeysError};
+use crate::web::AllowedOrigins;
+
+/// Carillon's signalling: rooms, tokens, the native protocol and the web page.
+///
+/// Every flag is also a key of the settings file and, in capitals with SIGNALING_ before it, of the environment; flags
+/// win over the environment, the environment over the file.
+#[derive(Clone, Debug, Default, Parser, Serialize)]
+#[command(name = "signaling", version)]
+pub struct Args {
+    /// Settings file (TOML)
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Address of the plain HTTP port [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub http: Option<SocketAddr>,
+    /// Address of the HTTPS port; needs a certificate
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub https: Option<SocketAddr>,
+    /// Certificate chain (PEM); a change is noticed within 2 s
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Address of the admin port, which also takes the heartbeats of media nodes [default: 127.0.0.1:7201]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub admin: Option<SocketAddr>,
+    /// Secret shared with the media nodes
+    #[arg(long, value_name = "SECRET")]
+    #[serde(serialize_with = "Secret::expose_in_settings")]
+    pub control_token: Option<Secret>,
+    /// File with the secret shared with the media nodes
+    #[arg(long, value_name = "FILE")]
+    pub control_token_file: Option<PathBuf>,
+    /// Key of access tokens as kid:secret (HS256); several with commas, the first one mints
+    #[arg(long, value_name = "KID:SECRET", value_delimiter = ',')]
+    #[serde(serialize_with = "expose_list")]
+    pub token_keys: Vec<Secret>,
+    /// File with one kid:secret a line
+    #[arg(long, value_name = "FILE")]
+    pub token_keys_file: Option<PathBuf>,
+    /// Origin of a page elsewhere that may connect, as https://host[:port]; several with commas
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
+    pub allow_origin: Vec<String>,
+    /// How long a participation outlives its socket, in ms [default: 10000]
+    #[arg(long, value_name = "MS")]
+    pub resume_grace_ms: Option<u32>,
+    /// Open connections [default: 20000]
+    #[arg(long, value_name = "N")]
+    pub connections_max: Option<usize>,
+    /// Open connections from one address (IPv6: /64) [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub connections_per_address_max: Option<usize>,
+    /// Rooms [default: 10000]
+    #[arg(long, value_name = "N")]
+    pub rooms_max: Option<usize>,
+    /// Members of one room [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub members_max: Option<usize>,
+    /// Form of the log [default: text]
+    #[arg(long, value_name = "text|json")]
+    pub log: Option<LogFormat>,
+    /// What is logged, as in RUST_LOG [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub log_filter: Option<String>,
+}
+
+fn expose_list<S: serde::Serializer>(secrets: &[Secret], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(secrets.iter().map(Secret::expose))
+}
+
+/// The keys with their defaults.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct Settings {
+    http: SocketAddr,
+    https: Option<SocketAddr>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    admin: SocketAddr,
+    control_token: Option<Secret>,
+    control_token_file: Option<PathBuf>,
+    token_keys: Vec<Secret>,
+    token_keys_file: Option<PathBuf>,
+    allow_origin: Vec<String>,
+    resume_grace_ms: u32,
+    connections_max: usize,
+    connections_per_address_max: usize,
+    rooms_max: usize,
+    members_max: usize,
+    log: LogFormat,
+    log_filter: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            http: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            https: None,
+            tls_cert: None,
+            tls_key: None,
+            admin: SocketAddr::from(([127, 0, 0, 1], 7201)),
+            control_token: None,
+            control_token_file: None,
+            token_keys: Vec::new(),
+            token_keys_file: None,
+            allow_origin: Vec::new(),
+            resume_grace_ms: 10_000,
+            // About 20 KiB each.
+            connections_max: 20_000,
+            // An office or a load test behind one address.
+            connections_per_address_max: 1_000,
+            rooms_max: limits.rooms_max,
+            members_max: limits.members_max,
+            log: LogFormat::Text,
+            log_filter: "info".to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error(transparent)]
+    Settings(#[from] admin::settings::SettingsError),
+    #[error(transparent)]
+    Secret(#[from] admin::SecretError),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error(transparent)]
+    Origin(#[from] crate::web::BadOrigin),
+    #[error(
+        "there is no control token: set control_token or control_token_file to the same value as at the media nodes"
+    )]
+    NoControlToken,
+    #[error("{0} and {0}_file are both set")]
+    Twice(&'static str),
+    #[error("https needs tls_cert and tls_key")]
+    NoCertificate,
+    #[error("resume_grace_ms must be from 1000 to 120000")]
+    ResumeGrace,
+}
+
+/// What the process runs with.
+#[derive(Debug)]
+pub struct Config {
+    pub http: SocketAddr,
+    pub https: Option<(SocketAddr, tls::Files)>,
+    pub admin: SocketAddr,
+    pub control_token: Secret,
+    pub token_keys: Keys,
+    pub origins: AllowedOrigins,
+    pub limits: Limits,
+    pub connections_max: usize,
+    pub connections_per_address_max: usize,
+    pub log: LogFormat,
+    pub log_filter: String,
+}
+
+impl Config {
+    pub fn load(args: Args) -> Result<Self, ConfigError> {
+        let file = args.config.clone();
+        Self::check(admin::settings::load(file.as_deref(), "SIGNALING_", args)?)
+    }
+
+    fn check(settings: Settings) -> Result<Self, ConfigError> {
+        let https = match (settings.https, settings.tls_cert, settings.tls_key) {
+            (None, _, _) => None,
+            (Some(address), Some(certificate), Some(key)) => Some((address, tls::Files { certificate, key })),
+            (Some(_), _, _) => return Err(ConfigError::NoCertificate),
+        };
+        let control_token = match (settings.control_token, settings.control_token_file) {
+            (Some(_), Some(_)) => return Err(ConfigError::Twice("control_token")),
+            (Some(token), None) => token,
+            (None, Some(file)) => Secret::from_file(&file)?,
+            (None, None) => return Err(ConfigError::NoControlToken),
+        };
+        let token_keys = match (settings.token_keys.is_empty(), settings.token_keys_file) {
+            (false, Some(_)) => return Err(ConfigError::Twice("token_keys")),
+            (true, Some(file)) => Keys::parse(Secret::from_file(&file)?.expose().lines())?,
+            (_, None) => Keys::parse(settings.token_keys.iter().map(Secret::expose))?,
+        };
+        if !(1_000..=120_000).contains(&settings.resume_grace_ms) {
+            return Err(ConfigError::ResumeGrace);
+        }
+        Ok(Self {
+            http: settings.http,
+            https,
+            admin: settings.admin,
+            control_token,
+            token_keys,
+            origins: AllowedOrigins::parse(&settings.allow_origin)?,
+            limits: Limits {
+                rooms_max: settings.rooms_max,
+                members_max: settings.members_max,
+                resume_grace: Duration::from_millis(settings.resume_grace_ms.into()),
+                ..Limits::default()
+            },
+            connections_max: settings.connections_max,
+            connections_per_address_max: settings.connections_per_address_max,
+            log: settings.log,
+            log_filter: settings.log_filter,
+        })
+    }
+}
