@@ -10,7 +10,9 @@ import { fileURLToPath } from "node:url";
 import { WebSocketServer } from "ws";
 
 const ROOT = new URL("../dist/", import.meta.url);
-const POLICY = "default-src 'self'";
+const POLICY =
+  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' mediastream:; " +
+  "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const TYPES = { html: "text/html; charset=utf-8", js: "text/javascript", css: "text/css", svg: "image/svg+xml" };
 const PEOPLE = [
   ["p2", "Anna Lindqvist", "moderator", {}],

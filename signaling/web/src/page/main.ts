@@ -76,5 +76,5 @@ function closeCall(): void {
 }
 
 function showPlain(card: HTMLElement): void {
-  app.replaceChildren(h("div", { class: "plain" }, h("div", { class: "brand" }, logo(), h("span", {}, "Carillon")), h("main", {}, card)));
+  app.replaceChildren(h("div", { class: "plain" }, h("header", { class: "brand" }, logo(), h("span", {}, "Carillon")), h("main", {}, card)));
 }

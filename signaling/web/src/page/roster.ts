@@ -154,7 +154,7 @@ function moderationRow(client: CarillonClient, peer: string) {
       muted = member.tracks.some(({ kind, muted: now }) => kind === "mic" && now);
       mute.hidden = !member.tracks.some(({ kind }) => kind === "mic");
       setText(mute, muted ? "Allow to speak" : "Mute");
-      mute.setAttribute("aria-label", muted ? `Allow ${member.name} to speak` : `Mute ${member.name} for everyone`);
+      mute.setAttribute("aria-label", muted ? `Allow to speak: ${member.name}` : `Mute ${member.name} for everyone`);
       remove.setAttribute("aria-label", `Remove ${member.name} from the call`);
     },
   };
