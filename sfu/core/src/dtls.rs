@@ -63,6 +63,7 @@ pub(crate) enum Progress {
     Ended(GoneReason),
 }
 
+#[derive(Clone, Copy)]
 pub(crate) enum Input<'a> {
     Datagram(&'a [u8]),
     Timeout,

@@ -137,8 +137,8 @@ impl Handshake for Endpoint {
             dimpl::Output::CloseNotify => Output::Closed,
             dimpl::Output::BufferTooSmall { needed } => Output::NeedsBuffer(needed),
             dimpl::Output::Timeout(at) => Output::Wait(at),
-            // Application data: there are no data channels here. The enum is open, too.
-            _ => Output::Ignored,
+            // There are no data channels here. The enum is open, too.
+            dimpl::Output::ApplicationData(_) | _ => Output::Ignored,
         }
     }
 

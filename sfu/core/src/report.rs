@@ -77,7 +77,7 @@ impl Reporter {
         let mut ssrcs = [0; 31];
         ssrcs[0] = self.ssrc;
         let mut named = 1;
-        for slot in slots.filter(|slot| slot.has_sent()).take(ssrcs.len() - 1) {
+        for slot in slots.take(ssrcs.len() - 1) {
             let info = SenderInfo {
                 ssrc: slot.ssrc,
                 ntp: clock.ntp(now),

@@ -92,10 +92,13 @@ impl Room {
         self.slots.iter().find(|slot| slot.kind == kind && slot.index == index).map(|slot| slot.ssrc)
     }
 
-    /// The slots that a listener receives.
-    pub(crate) fn heard_slots(&self, listener: usize) -> impl Iterator<Item = &Slot> {
-        let places = self.listeners.get(listener).map_or([0, 0], |listener| listener.places);
-        self.slots.iter().filter(move |slot| slot.index < places[slot.kind as usize])
+    /// The slots of which a listener has got something, and in which it does not hear itself.
+    pub(crate) fn heard_slots(&self, place: usize) -> impl Iterator<Item = &Slot> {
+        let key = self.listeners.get(place).map(|listener| listener.key);
+        self.slots.iter().filter(move |slot| {
+            let own = slot.holder.is_some_and(|holder| Some(holder.key) == key);
+            !own && slot.streams.get(place).is_some_and(Stream::has_sent)
+        })
     }
 
     /// Answers its place.

@@ -110,11 +110,6 @@ impl Slot {
         let elapsed = self.last_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.last_timestamp.wrapping_add(rtp_units(elapsed))
     }
-
-    /// Whether a sender report has something to say.
-    pub(crate) fn has_sent(&self) -> bool {
-        self.packets > 0
-    }
 }
 
 /// One slot as one listener gets it.
@@ -133,6 +128,10 @@ pub(crate) struct Stream {
 const GAP_MAX: u64 = 1 << 14;
 
 impl Stream {
+    pub(crate) fn has_sent(&self) -> bool {
+        self.top > 0
+    }
+
     /// The listener's packet index (`ROC << 16 | SEQ`) for a sequence of the slot; each index is given out once, as long
     /// as each sequence is asked for once. `first` is where the listener starts counting, below 2^15.
     #[inline]
