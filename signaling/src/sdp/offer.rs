@@ -240,13 +240,14 @@ fn bundle(lines: &[Line<'_>], session: &Session) -> Result<Bundle, SdpError> {
 /// Decides what each m-line is for: as the client's list says, else by direction and order.
 fn assign(lines: &[Line<'_>], bundle: &Bundle, uses: &[MediaUse]) -> Result<Vec<Section>, SdpError> {
     let uses: HashMap<&str, MediaRole> = uses.iter().map(|given| (given.mid.as_str(), given.use_)).collect();
-    let mut places = Places::default();
+    let mut places = Places { program_slots: program_slots(lines, bundle), ..Places::default() };
     lines
         .iter()
         .zip(&bundle.member)
-        .map(|(line, &bundled)| {
+        .enumerate()
+        .map(|(index, (line, &bundled))| {
             let service = if bundled {
-                places.serve(line, line.mid.and_then(|mid| uses.get(mid)).copied())?
+                places.serve(index, line, line.mid.and_then(|mid| uses.get(mid)).copied())?
             } else {
                 Service::Rejected
             };
@@ -261,18 +262,31 @@ fn assign(lines: &[Line<'_>], bundle: &Bundle, uses: &[MediaUse]) -> Result<Vec<
         .collect()
 }
 
+/// Without a list, receive-only m-lines with stereo are for program sound. Some browsers say stereo on every m-line:
+/// then the last ones are.
+fn program_slots(lines: &[Line<'_>], bundle: &Bundle) -> HashSet<usize> {
+    let stereo = |&(index, line): &(usize, &Line<'_>)| {
+        let Direction { send, receive } = line.direction;
+        bundle.member.get(index) == Some(&true) && receive && !send && line.has_parameter("stereo=1")
+    };
+    let stereo = lines.iter().enumerate().filter(stereo).map(|(index, _)| index);
+    stereo.rev().take(PROGRAM_SLOTS.into()).collect()
+}
+
 /// What has been given out so far.
 #[derive(Default)]
 struct Places {
+    /// By their index: where program sound is received when the client's list does not say it.
+    program_slots: HashSet<usize>,
     tracks: Vec<TrackKind>,
     slots: HashMap<TrackKind, u8>,
 }
 
 impl Places {
-    fn serve(&mut self, line: &Line<'_>, given: Option<MediaRole>) -> Result<Service, SdpError> {
+    fn serve(&mut self, index: usize, line: &Line<'_>, given: Option<MediaRole>) -> Result<Service, SdpError> {
         let (track, slot) = match given {
             Some(given) => self.as_given(line, given)?,
-            None => self.by_direction(line),
+            None => self.by_direction(index, line),
         };
         self.tracks.extend(track);
         let slot = slot.filter(|&kind| self.take_slot(kind));
@@ -308,13 +322,13 @@ impl Places {
         Ok((track, slot))
     }
 
-    fn by_direction(&self, line: &Line<'_>) -> (Option<TrackKind>, Option<TrackKind>) {
+    fn by_direction(&self, index: usize, line: &Line<'_>) -> (Option<TrackKind>, Option<TrackKind>) {
         let Direction { send, receive } = line.direction;
         let free = [TrackKind::Mic, TrackKind::Program].into_iter().find(|kind| !self.tracks.contains(kind));
         let track = if send { free } else { None };
         let slot = match (receive, send) {
             (false, _) => None,
-            (true, false) if line.has_parameter("stereo=1") => Some(TrackKind::Program),
+            (true, false) if self.program_slots.contains(&index) => Some(TrackKind::Program),
             (true, _) => Some(TrackKind::Mic),
         };
         (track, slot)
@@ -430,7 +444,7 @@ impl<'a> TransportLines<'a> {
         Ok(IceParameters { ufrag: ufrag.to_owned(), pwd: pwd.to_owned() })
     }
 
-    /// RFC 8122 section 5: one that we can check is enough; the strongest is taken.
+    /// RFC 8122 section 5: one that we can check is enough; the one that everybody has is preferred.
     fn fingerprint(&self) -> Result<Fingerprint, SdpError> {
         let values = self.values("fingerprint");
         if values.is_empty() {
@@ -445,7 +459,7 @@ impl<'a> TransportLines<'a> {
                     .then(|| Fingerprint { algorithm: algorithm.to_owned(), value: hex.to_ascii_uppercase() })
             })
         };
-        [("sha-512", 64), ("sha-384", 48), ("sha-256", 32)]
+        [("sha-256", 32), ("sha-384", 48), ("sha-512", 64)]
             .into_iter()
             .find_map(readable)
             .ok_or(SdpError::NoFingerprint("none is a well-formed sha-256, sha-384 or sha-512"))

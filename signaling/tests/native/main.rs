@@ -1,0 +1,12 @@
+//! The whole process in this one: real ports, the real protocol client, and a media node that speaks the real control
+//! protocol but moves no media.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod hostile;
+mod joining;
+mod media_node;
+mod nodes;
+mod resuming;
+mod secure;
+mod stack;
