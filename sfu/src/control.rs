@@ -52,6 +52,11 @@ impl ControlPort {
         Router::new().route("/v1/control", get(open)).with_state(self)
     }
 
+    /// Waits until every link has written what it had and is closed.
+    pub(crate) async fn all_closed(&self) {
+        let _ = self.places.acquire_many(LINKS_MAX as u32).await;
+    }
+
     fn is_authorized(&self, headers: &HeaderMap) -> bool {
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         bearer.is_some_and(|presented| self.token.matches(presented))
@@ -94,9 +99,10 @@ async fn serve(port: ControlPort, socket: WebSocket, place: OwnedSemaphorePermit
     tracing::info!(link = link.0, "Control link opened");
     let (sink, stream) = socket.split();
     // The reader must not keep the queue alive: the hub closes a link by dropping its end.
-    let queue = queue.downgrade();
+    let answers = queue.downgrade();
+    drop(queue);
     let reason = tokio::select! {
-        reason = read(&port, link, stream, queue) => reason,
+        reason = read(&port, link, stream, answers) => reason,
         reason = write(sink, to_write) => reason,
     };
     tracing::info!(link = link.0, reason, "Control link ended, calls go on");

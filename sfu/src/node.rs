@@ -45,6 +45,7 @@ pub struct Node {
     admin_addr: SocketAddr,
     media: Vec<MediaAddress>,
     inputs: mpsc::Sender<Input>,
+    links: ControlPort,
     failed: oneshot::Receiver<String>,
     control: Server,
     admin: Server,
@@ -85,7 +86,8 @@ pub async fn start(config: Config) -> Result<Node, StartError> {
     for target in config.announce {
         tasks.spawn(announce(target, Arc::clone(&token), Arc::clone(&status), meters.clone()));
     }
-    let control_routes = ControlPort::new(config.control_token, inputs.clone(), meters).router();
+    let links = ControlPort::new(config.control_token, inputs.clone(), meters);
+    let control_routes = links.clone().router();
     let at_control = |source| StartError::Tcp { what: "control", address: config.control, source };
     let at_admin = |source| StartError::Tcp { what: "admin", address: config.admin, source };
     let control = admin::server::serve_router(control_listener, control_routes, HttpLimits::default());
@@ -101,7 +103,7 @@ pub async fn start(config: Config) -> Result<Node, StartError> {
         fingerprint = facts.fingerprint.value,
         "Node is running"
     );
-    Ok(Node { control_addr, admin_addr, media, inputs, failed, control, admin, tasks })
+    Ok(Node { control_addr, admin_addr, media, inputs, links, failed, control, admin, tasks })
 }
 
 impl Node {
@@ -129,14 +131,14 @@ impl Node {
         }
     }
 
-    /// Refuses joins, sends every peer away, and ends within [`END_TIME_MAX`].
+    /// Refuses joins, sends every peer away, and ends within 4 s.
     pub async fn end(mut self) {
         let ending = async {
             let (done, ended) = oneshot::channel();
             if self.inputs.send(Input::End { done }).await.is_ok() {
                 let _ = ended.await;
             }
-            tokio::join!(self.control.stop(), self.admin.stop());
+            tokio::join!(self.control.stop(), self.links.all_closed(), self.admin.stop());
         };
         if tokio::time::timeout(END_TIME_MAX, ending).await.is_err() {
             tracing::warn!("Ended without waiting for everything");

@@ -182,10 +182,9 @@ mod tests {
 
     fn given() -> sfu_control::Join {
         let request = include_str!("../control/fixtures/request/join.json");
-        match serde_json::from_str::<sfu_control::Request>(request).unwrap().op {
-            sfu_control::Operation::Join(join) => join,
-            other => panic!("not a join: {other:?}"),
-        }
+        let request: sfu_control::Request = serde_json::from_str(request).unwrap();
+        let sfu_control::Operation::Join(join) = request.op else { panic!("not a join") };
+        join
     }
 
     fn code_of(change: impl FnOnce(&mut sfu_control::Join)) -> String {
