@@ -261,7 +261,11 @@ impl PeerConnectionEventHandler for Handler {
         let state = match state {
             RTCPeerConnectionState::Connected => PeerState::Connected,
             RTCPeerConnectionState::Failed | RTCPeerConnectionState::Closed => PeerState::Lost,
-            _ => PeerState::Connecting,
+            RTCPeerConnectionState::Disconnected
+            | RTCPeerConnectionState::Connecting
+            | RTCPeerConnectionState::New
+            | RTCPeerConnectionState::Unspecified
+            | _ => PeerState::Connecting,
         };
         self.state.send_if_modified(|current| {
             let changed = *current != PeerState::Lost && *current != state;

@@ -2,8 +2,9 @@
 //! cut by a sink that has to wake up. The daemon asks for samples and its clock rules; the amount it holds grows only
 //! while it runs empty ([`super::latency`]).
 
+use std::ffi::CStr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pulseaudio::protocol::stream::{BufferAttr, StreamFlags};
 use pulseaudio::protocol::{
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 
 use super::latency::TargetLatency;
 use super::record::wait_for_change;
-use super::wire::{Connection, Message, device_name};
+use super::wire::{Connection, Event, Message, device_name};
 use super::{PulseFailure, PulseSettings, SILENT_MAX};
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
@@ -23,6 +24,9 @@ use crate::status::{DeviceState, Status, StreamSide};
 
 /// More at once is never asked with 80 ms of target; a daemon that asks for seconds gets them in pieces.
 const REQUEST_SAMPLES_MAX: usize = samples_in_ms(100);
+
+/// The latency of the stream that wakes a sink.
+const WAKE_MS: u32 = 20;
 
 #[derive(Clone, Debug)]
 pub struct PlaybackSettings {
@@ -67,7 +71,7 @@ impl PulseSink {
             return Ok(());
         };
         let Some(stream) = &mut self.stream else {
-            self.stream = create(connection, &self.settings.sink, self.target.ms()).await?;
+            self.stream = create(connection, &self.settings.sink, c"Voices of the room", self.target.ms()).await?;
             if self.stream.is_some() {
                 self.backoff.reset();
                 self.status.device(StreamSide::Playback, DeviceState::Connected);
@@ -85,37 +89,41 @@ impl PulseSink {
         Ok(())
     }
 
-    async fn handle(&mut self, event: Command) -> Result<(), PulseFailure> {
+    async fn handle(&mut self, event: Event) -> Result<(), PulseFailure> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
-        // The protocol's "stream index" in these events is the channel.
         match event {
-            Command::Request(request) if request.channel == stream.channel => {
-                stream.wanted += request.length as usize / 2;
+            Event::Request { channel, bytes } if channel == stream.channel => {
+                stream.wanted += bytes / 2;
                 if self.target.relax(Instant::now()) {
                     self.retarget().await?;
                 }
             }
-            Command::Underflow(underflow) if underflow.channel == stream.channel => {
+            Event::Underflow { channel } if channel == stream.channel => {
                 self.metrics.playback_underflows.inc();
                 if self.target.underflowed(Instant::now()) {
                     self.retarget().await?;
                 }
             }
-            Command::PlaybackStreamKilled(channel) if channel == stream.channel => self.stream = None,
-            Command::PlaybackStreamMoved(moved) if moved.stream_index == stream.channel => {
+            Event::Killed { channel } if channel == stream.channel => self.stream = None,
+            Event::Moved { channel } if channel == stream.channel => {
                 self.metrics.playback_moved.inc();
-                let channel = stream.channel;
                 self.stream = None;
                 if let Some(connection) = &mut self.connection {
                     connection.send(&Command::DeletePlaybackStream(channel)).await?;
                 }
             }
-            Command::PlaybackStreamSuspended(change) if change.stream_index == stream.channel => {
-                stream.suspended = change.suspended;
-                let state = if change.suspended { DeviceState::Suspended } else { DeviceState::Connected };
+            Event::Suspended { channel, suspended } if channel == stream.channel => {
+                stream.suspended = suspended;
+                let state = if suspended { DeviceState::Suspended } else { DeviceState::Connected };
                 self.status.device(StreamSide::Playback, state);
             }
-            _ => {}
+            Event::Request { .. }
+            | Event::Underflow { .. }
+            | Event::Killed { .. }
+            | Event::Moved { .. }
+            | Event::Suspended { .. }
+            | Event::Overflow { .. }
+            | Event::DevicesChanged => {}
         }
         Ok(())
     }
@@ -167,11 +175,28 @@ impl PcmSink for PulseSink {
     }
 }
 
+/// Plays a moment of silence. An idle null sink has rendered two seconds ahead and does not look up before they are
+/// over, not even when its monitor gets a listener; a new stream to play makes it look up at once.
+pub(super) async fn wake(pulse: &PulseSettings, sink: &str) -> Result<(), PulseFailure> {
+    let mut connection = Connection::open(pulse).await?;
+    let Some(stream) = create(&mut connection, sink, c"Silence that wakes the sink", WAKE_MS).await? else {
+        return Ok(());
+    };
+    connection.send_sound(stream.channel, &vec![0; stream.wanted.min(REQUEST_SAMPLES_MAX)]).await?;
+    tokio::time::sleep(Duration::from_millis(u64::from(WAKE_MS) * 4)).await;
+    Ok(())
+}
+
 /// Opens the stream, or `None` when the sink does not exist now.
-async fn create(connection: &mut Connection, sink: &str, target_ms: u32) -> Result<Option<Stream>, PulseFailure> {
+async fn create(
+    connection: &mut Connection,
+    sink: &str,
+    title: &CStr,
+    target_ms: u32,
+) -> Result<Option<Stream>, PulseFailure> {
     let name = device_name(sink);
     let mut props = Props::new();
-    props.set(Prop::MediaName, c"Voices of the room");
+    props.set(Prop::MediaName, title);
     let params = PlaybackStreamParams {
         sample_spec: SampleSpec { format: SampleFormat::S16Le, channels: 1, sample_rate: SAMPLE_RATE },
         channel_map: ChannelMap::mono(),

@@ -16,7 +16,8 @@ use pulseaudio::protocol::{
 };
 use tokio::time::timeout;
 
-use super::wire::{Connection, Message, device_name};
+use super::playback;
+use super::wire::{Connection, Event, Message, device_name};
 use super::{DEVICE_POLL, PulseFailure, PulseSettings, SILENT_MAX};
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
@@ -70,6 +71,9 @@ impl PulseSource {
             if self.stream.is_some() {
                 self.backoff.reset();
                 self.status.device(StreamSide::Capture, DeviceState::Connected);
+                if let Some(sink) = self.settings.source.strip_suffix(".monitor") {
+                    tokio::spawn(wake(self.settings.pulse.clone(), sink.to_owned()));
+                }
             } else {
                 self.status.device(StreamSide::Capture, DeviceState::WaitingForDevice);
                 wait_for_change(connection).await?;
@@ -90,33 +94,38 @@ impl PulseSource {
         }
     }
 
-    async fn handle(&mut self, event: Command) -> Result<Option<Captured>, PulseFailure> {
+    async fn handle(&mut self, event: Event) -> Result<Option<Captured>, PulseFailure> {
         let (Some(connection), Some(stream)) = (&mut self.connection, &mut self.stream) else { return Ok(None) };
-        // The protocol's "stream index" in these events is the channel.
         match event {
-            Command::RecordStreamMoved(moved) if moved.stream_index == stream.channel => {
+            Event::Moved { channel } if channel == stream.channel => {
                 self.metrics.capture_moved.inc();
                 tracing::warn!(source = %self.settings.source, "Daemon moved the capture stream; it is closed");
-                connection.send(&Command::DeleteRecordStream(stream.channel)).await?;
+                connection.send(&Command::DeleteRecordStream(channel)).await?;
                 self.stream = None;
                 Ok(Some(Captured::Lost))
             }
-            Command::RecordStreamKilled(channel) if channel == stream.channel => {
+            Event::Killed { channel } if channel == stream.channel => {
                 self.metrics.capture_killed.inc();
                 self.stream = None;
                 Ok(Some(Captured::Lost))
             }
-            Command::RecordStreamSuspended(change) if change.stream_index == stream.channel => {
-                stream.suspended = change.suspended;
-                let state = if change.suspended { DeviceState::Suspended } else { DeviceState::Connected };
+            Event::Suspended { channel, suspended } if channel == stream.channel => {
+                stream.suspended = suspended;
+                let state = if suspended { DeviceState::Suspended } else { DeviceState::Connected };
                 self.status.device(StreamSide::Capture, state);
                 Ok(None)
             }
-            Command::Overflow(channel) if channel == stream.channel => {
+            Event::Overflow { channel } if channel == stream.channel => {
                 self.metrics.capture_overflows.inc();
                 Ok(None)
             }
-            _ => Ok(None),
+            Event::Moved { .. }
+            | Event::Killed { .. }
+            | Event::Suspended { .. }
+            | Event::Overflow { .. }
+            | Event::Request { .. }
+            | Event::Underflow { .. }
+            | Event::DevicesChanged => Ok(None),
         }
     }
 }
@@ -139,6 +148,13 @@ impl PcmSource for PulseSource {
                 }
             }
         }
+    }
+}
+
+/// Makes the monitored sink deliver now instead of within two seconds. Without it everything works, later.
+async fn wake(pulse: PulseSettings, sink: String) {
+    if let Err(failure) = playback::wake(&pulse, &sink).await {
+        tracing::debug!(%failure, sink, "Could not wake the sink");
     }
 }
 
@@ -184,7 +200,7 @@ async fn create(connection: &mut Connection, settings: &RecordSettings) -> Resul
 pub(super) async fn wait_for_change(connection: &mut Connection) -> Result<(), PulseFailure> {
     let change = async {
         loop {
-            if let Message::Event(Command::SubscribeEvent(_)) = connection.next().await? {
+            if let Message::Event(Event::DevicesChanged) = connection.next().await? {
                 return Ok(());
             }
         }

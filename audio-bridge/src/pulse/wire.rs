@@ -42,13 +42,41 @@ pub enum Message<'a> {
         sequence: u32,
         error: PulseError,
     },
-    Event(Command),
+    Event(Event),
     Sound {
         channel: u32,
         bytes: &'a [u8],
     },
-    /// A command that is none of a client's business.
+    /// A command that is none of our business.
     Unknown,
+}
+
+/// What the daemon tells without being asked. `channel` is the stream; record and playback streams are numbered apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A playback stream wants this much more.
+    Request {
+        channel: u32,
+        bytes: usize,
+    },
+    Underflow {
+        channel: u32,
+    },
+    Overflow {
+        channel: u32,
+    },
+    Killed {
+        channel: u32,
+    },
+    Moved {
+        channel: u32,
+    },
+    Suspended {
+        channel: u32,
+        suspended: bool,
+    },
+    /// A device came, went or changed.
+    DevicesChanged,
 }
 
 pub struct Connection {
@@ -232,10 +260,30 @@ fn parse_command(payload: &[u8], version: u16) -> Result<Message<'_>, PulseFailu
             Ok(Message::Reply { sequence, body })
         }
         Ok((sequence, Command::Error(error))) => Ok(Message::Error { sequence, error }),
-        Ok((_, event)) => Ok(Message::Event(event)),
+        Ok((_, command)) => Ok(event_of(&command).map_or(Message::Unknown, Message::Event)),
         Err(ProtocolError::Unimplemented(..) | ProtocolError::UnexpectedCommand(_)) => Ok(Message::Unknown),
         Err(error) => Err(PulseFailure::Protocol(error)),
     }
+}
+
+/// The "stream index" of the protocol's events is the channel.
+#[expect(clippy::wildcard_enum_match_arm, reason = "a hundred commands, most of them only sent by clients")]
+fn event_of(command: &Command) -> Option<Event> {
+    Some(match command {
+        Command::Request(request) => Event::Request { channel: request.channel, bytes: request.length as usize },
+        Command::Underflow(underflow) => Event::Underflow { channel: underflow.channel },
+        Command::Overflow(channel) => Event::Overflow { channel: *channel },
+        Command::RecordStreamKilled(channel) | Command::PlaybackStreamKilled(channel) => {
+            Event::Killed { channel: *channel }
+        }
+        Command::RecordStreamMoved(moved) => Event::Moved { channel: moved.stream_index },
+        Command::PlaybackStreamMoved(moved) => Event::Moved { channel: moved.stream_index },
+        Command::RecordStreamSuspended(change) | Command::PlaybackStreamSuspended(change) => {
+            Event::Suspended { channel: change.stream_index, suspended: change.suspended }
+        }
+        Command::SubscribeEvent(_) => Event::DevicesChanged,
+        _ => return None,
+    })
 }
 
 /// A device name as the protocol wants it. Names with a zero byte do not exist.
@@ -266,7 +314,7 @@ mod tests {
         let mut connection = reading(bytes);
         assert!(matches!(connection.next().await, Ok(Message::Sound { channel: 3, bytes: [1, 2, 3, 4] })));
         assert!(matches!(connection.next().await, Ok(Message::Sound { channel: 3, bytes }) if bytes.len() == 40_000));
-        assert!(matches!(connection.next().await, Ok(Message::Event(Command::Overflow(3)))));
+        assert!(matches!(connection.next().await, Ok(Message::Event(Event::Overflow { channel: 3 }))));
         assert!(matches!(connection.next().await, Err(PulseFailure::Lost(_))));
     }
 

@@ -1,0 +1,185 @@
+//! A PulseAudio daemon of its own for each test: own directory, own cookie, unix socket and TCP on a free port, the
+//! devices of a Carillon desktop. Ends with the test, by its process id.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use audio_bridge::pulse::{PulseSettings, ServerAddress};
+use tempfile::TempDir;
+
+/// One daemon at a time: several on two cores measure each other.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+const START_MAX: Duration = Duration::from_secs(20);
+
+pub(crate) struct Daemon {
+    directory: TempDir,
+    port: u16,
+    process: Option<Child>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Daemon {
+    pub(crate) fn start() -> Self {
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = tempfile::Builder::new().prefix("bridge").tempdir().expect("temporary directory");
+        let cookie: Vec<u8> = (0..256).map(|_| rand::random()).collect();
+        std::fs::write(directory.path().join("cookie"), cookie).expect("cookie is written");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("free port").port();
+        let mut daemon = Self { directory, port, process: None, _turn: turn };
+        daemon.launch();
+        daemon
+    }
+
+    /// Starts the daemon (again) at the same addresses.
+    pub(crate) fn launch(&mut self) {
+        let path = self.directory.path().display();
+        let script = format!(
+            "load-module module-null-sink sink_name=desktop format=s16le rate=48000 channels=2\n\
+             load-module module-null-sink sink_name=mic_in format=s16le rate=48000 channels=1\n\
+             load-module module-remap-source source_name=mic master=mic_in.monitor\n\
+             set-default-sink desktop\n\
+             set-default-source mic\n\
+             load-module module-native-protocol-unix socket={path}/native auth-cookie={path}/cookie\n\
+             load-module module-native-protocol-tcp listen=127.0.0.1 port={} auth-cookie={path}/cookie auth-ip-acl=\n",
+            self.port
+        );
+        let script_path = self.directory.path().join("desktop.pa");
+        std::fs::write(&script_path, script).expect("script is written");
+        let _ = std::fs::remove_file(self.directory.path().join("native"));
+        let child = Command::new("pulseaudio")
+            .args(["-n", "--daemonize=no", "--exit-idle-time=-1", "--disallow-exit", "--use-pid-file=no", "-F"])
+            .arg(&script_path)
+            .env("HOME", self.directory.path())
+            .env("XDG_RUNTIME_DIR", self.directory.path())
+            .env("PULSE_RUNTIME_PATH", self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("pulseaudio must be installed for this test (tests/run installs it)");
+        self.process = Some(child);
+        let deadline = Instant::now() + START_MAX;
+        while self.pactl(&["info"]).is_none() {
+            assert!(Instant::now() < deadline, "pulseaudio does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Ends the daemon the hard way.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("daemon is killed");
+            process.wait().expect("daemon is gone");
+        }
+    }
+
+    pub(crate) fn unix(&self) -> PulseSettings {
+        PulseSettings { server: ServerAddress::Unix(self.path("native")), cookie: self.path("cookie") }
+    }
+
+    pub(crate) fn tcp(&self) -> PulseSettings {
+        let server = ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port: self.port };
+        PulseSettings { server, cookie: self.path("cookie") }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A client program with the daemon's address and cookie.
+    pub(crate) fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("PULSE_SERVER", format!("unix:{}", self.path("native").display()))
+            .env("PULSE_COOKIE", self.path("cookie"))
+            .env("HOME", self.directory.path())
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+
+    /// The output of pactl, when it succeeds.
+    pub(crate) fn pactl(&self, arguments: &[&str]) -> Option<String> {
+        let output = self.client("pactl").args(arguments).output().expect("pulseaudio-utils must be installed");
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    pub(crate) fn remove_sink(&self, name: &str) {
+        let modules = self.pactl(&["list", "short", "modules"]).expect("modules are listed");
+        let wanted = format!("sink_name={name} ");
+        let line = modules.lines().find(|line| line.contains(&wanted)).expect("the sink is there");
+        let index = line.split_whitespace().next().expect("a module has an index");
+        self.pactl(&["unload-module", index]).expect("the sink is removed");
+    }
+
+    pub(crate) fn add_desktop_sink(&self) {
+        let arguments =
+            ["load-module", "module-null-sink", "sink_name=desktop", "format=s16le", "rate=48000", "channels=2"];
+        self.pactl(&arguments).expect("the sink is added");
+    }
+
+    /// Plays interleaved stereo into a sink with the daemon's own client; ends with the file or when dropped.
+    pub(crate) fn play(&self, sink: &str, samples: &[i16]) -> Player {
+        let file = self.path(&format!("{sink}-{}.raw", rand::random::<u32>()));
+        let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+        std::fs::write(&file, bytes).expect("samples are written");
+        let child = self
+            .client("pacat")
+            .args([
+                "--playback",
+                "--raw",
+                "--format=s16le",
+                "--rate=48000",
+                "--channels=2",
+                "--latency-msec=300",
+                "-d",
+                sink,
+            ])
+            .arg(file)
+            .spawn()
+            .expect("pacat starts");
+        Player(child)
+    }
+
+    /// Records one channel from a source with the daemon's own client.
+    pub(crate) fn record(&self, source: &str, duration: Duration) -> Vec<i16> {
+        let file = self.path(&format!("{source}.raw"));
+        let output = std::fs::File::create(&file).expect("file is made");
+        let mut child = self
+            .client("parec")
+            .args(["--raw", "--format=s16le", "--rate=48000", "--channels=1", "--latency-msec=10", "-d", source])
+            .stdout(output)
+            .spawn()
+            .expect("parec starts");
+        std::thread::sleep(duration);
+        child.kill().expect("parec ends");
+        child.wait().expect("parec is gone");
+        samples_of(&file)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+pub(crate) struct Player(Child);
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn samples_of(file: &Path) -> Vec<i16> {
+    let bytes = std::fs::read(file).expect("recording is read");
+    bytes.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect()
+}
