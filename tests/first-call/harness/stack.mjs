@@ -16,7 +16,7 @@ export class Stack {
     const [http, https, media] = await freePorts(3);
     stack.child = new Child('carillon', process.env.CARILLON ?? binary('carillon'), [
       'dev', '--ready-file', stack.readyFile, '--state-dir', path.join(stack.folder, 'state'), '--room', room,
-      '--advertise', '127.0.0.1', '--http-port', String(http), '--https-port', String(https),
+      '--http-port', String(http), '--https-port', String(https),
       '--media-port', String(media), '--verbose', ...(desktop ? [] : ['--no-desktop']), ...args,
     ], { env: { CARILLON_TOKEN_KEY: `${KEY.id}:${KEY.secret}` } });
     await eventually('carillon dev is ready', () => {
