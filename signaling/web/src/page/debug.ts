@@ -13,7 +13,7 @@ export interface DebugHooks {
   /** By `${peer}/${kind}`. */
   readonly levels: Record<string, Level>;
   readonly soundBlocked: boolean;
-  /** Every state since the page was loaded, with `performance.now()`. */
+  /** Every change of state since the page was loaded, with `performance.now()`. */
   readonly history: { state: string; at: number }[];
   /** The stream that a slot plays, with who is in it. */
   streams(): { mid: string; kind: string; peer: string | null; name: string | null; stream: MediaStream | null }[];
@@ -29,7 +29,9 @@ declare global {
 export function exposeDebugHooks(client: CarillonClient): void {
   const history: { state: string; at: number }[] = window.__carillon?.history ?? [];
   let levels: Record<string, Level> = {};
-  client.on("state", ({ state }) => history.push({ state, at: performance.now() }));
+  client.on("state", ({ state }) => {
+    if (history.at(-1)?.state !== state) history.push({ state, at: performance.now() });
+  });
   client.on("levels", (now) => (levels = Object.fromEntries(now)));
   window.__carillon = {
     client,
