@@ -29,7 +29,6 @@ macro_rules! codes {
 codes! {
     // Connecting
     OriginForbidden "origin_forbidden" "open the page from this server, or add the page's origin to allow_origin"
-    TooManyConnections "too_many_connections" "try again later"
     RoomName "room_name" "use 1 to 64 of the characters A-Z a-z 0-9 _ -"
     HelloExpected "hello_expected" "send hello as the first message, within 5 s"
     HelloCredential "hello_credential" "send exactly one of token and resume"

@@ -8,7 +8,7 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub const SUBPROTOCOL: &str = "carillon.v1";
 
 /// Client to server. `id` is chosen by the client and comes back as `re`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ClientMessage {
     /// First message, within 5 s of the upgrade. Exactly one of `token` and `resume`.
@@ -58,8 +58,9 @@ pub enum ClientMessage {
     },
 }
 
-/// Without this list: m-lines that send are `mic`, then `program`; those that only receive are `program_slot` when their
-/// Opus fmtp says `stereo=1` and `speech_slot` otherwise; `sendrecv` is both a source and a speech slot.
+/// Without this list: m-lines that send are `mic`, then `program`; those that only receive are `speech_slot`, except the
+/// last ones (at most `limits.program_slots`) whose Opus fmtp says `stereo=1`, which are `program_slot`; `sendrecv` is both
+/// a source and a speech slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MediaUse {
     pub mid: String,
@@ -94,6 +95,21 @@ pub enum Role {
     Publisher,
     /// A speaker that may mute and evict others.
     Moderator,
+}
+
+/// Without its fields: they hold credentials and SDP.
+impl std::fmt::Debug for ClientMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = match self {
+            Self::Hello { .. } => "Hello",
+            Self::Offer { .. } => "Offer",
+            Self::Mute { .. } => "Mute",
+            Self::Signal { .. } => "Signal",
+            Self::Evict { .. } => "Evict",
+            Self::Leave { .. } => "Leave",
+        };
+        f.debug_struct(name).field("id", &self.id()).finish_non_exhaustive()
+    }
 }
 
 impl ClientMessage {
@@ -156,8 +172,9 @@ pub enum ServerMessage {
         from: String,
         data: serde_json::Value,
     },
-    /// The media connection is lost and a new one must be offered (`reason`: `node_lost`, `node_drain`), or this socket
-    /// was replaced by a `resume` elsewhere (`replaced`), or a moderator evicted this peer (`evicted`).
+    /// The media connection is lost and a new one must be offered (`reason`: `node_lost` and `node_drain` for everybody in
+    /// the room, `media_lost` for this peer), or this socket was replaced by a `resume` elsewhere (`replaced`), or a
+    /// moderator evicted this peer (`evicted`).
     Moved {
         reason: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,7 +206,7 @@ impl ServerMessage {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Welcome {
     pub re: u64,
     pub protocol: u32,
@@ -202,9 +219,22 @@ pub struct Welcome {
     pub ice_servers: Vec<IceServer>,
     /// Everyone in the room, oneself included.
     pub roster: Vec<Member>,
-    /// Opaque; good for one `hello` until `limits.resume_grace_ms` after the socket is lost.
+    /// Opaque; good until `limits.resume_grace_ms` after the socket is lost. A second use replaces the first socket.
     pub resume: String,
     pub limits: Limits,
+}
+
+/// Without the resume token.
+impl std::fmt::Debug for Welcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Welcome")
+            .field("room", &self.room)
+            .field("peer", &self.peer)
+            .field("role", &self.role)
+            .field("resumed", &self.resumed)
+            .field("roster", &self.roster)
+            .finish_non_exhaustive()
+    }
 }
 
 /// As `RTCIceServer` of the browsers.

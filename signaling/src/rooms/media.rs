@@ -437,7 +437,8 @@ impl Rooms {
         }
         member.media = Media::None;
         member.last_slots.clear();
-        let conn = member.conn;
+        // One that closed its connection itself knows, and has a reason.
+        let conn = member.conn.filter(|_| reason != "closed");
         self.announce(&room, &peer);
         let moved = ServerMessage::Moved { reason: "media_lost".into(), retry_after_ms: Some(MEDIA_FAILED_RETRY_MS) };
         self.send(conn.into_iter().collect(), moved);
