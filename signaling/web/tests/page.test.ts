@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Member } from "../src/client/protocol.ts";
 import { readLink } from "../src/page/link.ts";
-import { initials, memberWords, programState, programWords, stateWords } from "../src/page/words.ts";
+import { initials, isSource, memberWords, programState, programWords, stateWords } from "../src/page/words.ts";
 
 const TOKEN = `e30.${Buffer.from(JSON.stringify({ room: "den", role: "speaker", exp: 2_000 })).toString("base64url")}.c2ln`;
 
@@ -55,6 +55,14 @@ describe("words", () => {
     assert.equal(programState(desktop(), true, true), "reconnecting");
     assert.equal(programState(undefined, false, false), "ended");
     assert.equal(programWords("reconnecting", true), "Desktop sound reconnecting…");
+  });
+
+  it("know a desktop by what it sends, whatever its role", () => {
+    const mic = { kind: "mic" as const, csrc: 2, muted: false, live: false };
+    assert.equal(isSource(desktop({ role: "speaker" })), true);
+    assert.equal(isSource(desktop({ tracks: [mic, ...desktop().tracks] })), true);
+    assert.equal(isSource(desktop({ role: "speaker", tracks: [mic, ...desktop().tracks] })), false);
+    assert.equal(isSource(desktop({ tracks: [] })), false);
   });
 
   it("put being away before everything else about a person", () => {

@@ -4,7 +4,7 @@
 import { levelKey, meterPosition } from "../client/index.ts";
 import type { CarillonClient, Level, Member } from "../client/index.ts";
 import { h, icon, meter, setMeter, setText } from "./dom.ts";
-import { programState, programTitle, programWords } from "./words.ts";
+import { isSource, programState, programTitle, programWords } from "./words.ts";
 
 /** How long a card of a sender that went is kept, unless another one comes. */
 const ENDED_CARD_MS = 30_000;
@@ -14,6 +14,7 @@ const HEARD_DB = -58;
 interface Card {
   element: HTMLElement;
   meter: HTMLElement;
+  volume: HTMLElement;
   title: HTMLElement;
   words: HTMLElement;
   member: Member;
@@ -64,7 +65,7 @@ export class Programs {
   }
 
   #add(peer: string, member: Member): Card {
-    const desktop = member.role === "publisher";
+    const desktop = isSource(member);
     const title = h("h3", {});
     const words = h("p", { class: "status", role: "status" });
     const level = meter();
@@ -72,8 +73,9 @@ export class Programs {
     slider.addEventListener("input", () => this.#client.setVolume(peer, "program", Number(slider.value) / 100));
     slider.setAttribute("aria-label", `Volume of ${programTitle(member)}`);
     const head = h("div", { class: "head" }, h("span", { class: "program-mark", "aria-hidden": "true" }, icon(desktop ? "desktop" : "share")), h("div", { class: "who" }, title, words));
-    const element = h("article", { class: "program" }, head, level, h("label", { class: "volume-row" }, icon("sound"), slider));
-    const card: Card = { element, meter: level, title, words, member, heard: false, gone: null };
+    const volume = h("label", { class: "volume-row" }, icon("sound"), slider);
+    const element = h("article", { class: "program" }, head, level, volume);
+    const card: Card = { element, volume, meter: level, title, words, member, heard: false, gone: null };
     this.#cards.set(peer, card);
     this.element.append(element);
     return card;
@@ -85,8 +87,9 @@ export class Programs {
       card.gone = null;
     }
     const state = programState(member, card.heard, this.#lost);
+    card.volume.hidden = state === "ended";
     setText(card.title, programTitle(card.member));
-    setText(card.words, programWords(state, card.member.role === "publisher"));
+    setText(card.words, programWords(state, isSource(card.member)));
     Object.assign(card.element.dataset, { peer: card.member.peer, name: card.member.name, state });
   }
 
@@ -116,10 +119,9 @@ export class Programs {
   }
 }
 
-/** A participant may have an m-line for program sound and never use it; a publisher is there for nothing else. */
+/** A participant may have an m-line for program sound and never use it; a source is there for nothing else. */
 function sendsProgram(member: Member, own: string | null): boolean {
   if (member.peer === own) return false;
   const track = member.tracks.find(({ kind }) => kind === "program");
-  if (member.role === "publisher") return track !== undefined;
-  return track !== undefined && track.live && !track.muted;
+  return track !== undefined && (isSource(member) || (track.live && !track.muted));
 }

@@ -4,7 +4,7 @@ import { levelKey, meterPosition } from "../client/index.ts";
 import type { CarillonClient, Level, Member } from "../client/index.ts";
 import { h, icon, meter, setIcon, setMeter, setText } from "./dom.ts";
 import type { IconName } from "./dom.ts";
-import { initials, memberWords, roleWords } from "./words.ts";
+import { initials, isSource, memberWords, roleWords } from "./words.ts";
 
 interface Card {
   element: HTMLLIElement;
@@ -47,7 +47,11 @@ export class Roster {
 
   /** Oneself, who may speak, who listens, what only sends. Nodes are moved only when the order changed: moving loses the focus. */
   #sort(members: readonly Member[]): void {
-    const rank = ({ peer, role }: Member) => (peer === this.#client.peer ? 0 : role === "listener" ? 2 : role === "publisher" ? 3 : 1);
+    const rank = (member: Member) => {
+      if (member.peer === this.#client.peer) return 0;
+      if (isSource(member)) return 3;
+      return member.role === "listener" ? 2 : 1;
+    };
     const sorted = [...members].sort((one, other) => rank(one) - rank(other));
     const wanted = sorted.flatMap(({ peer }) => this.#cards.get(peer)?.element ?? []);
     if (wanted.some((element, index) => this.element.children[index] !== element)) this.element.replaceChildren(...wanted);
@@ -75,8 +79,9 @@ function describe(parts: Frame, member: Member, speaking: boolean, you: boolean)
   setText(parts.name, you ? `${name} (you)` : name);
   setText(parts.avatar, initials(name));
   parts.avatar.dataset.hue = String(hue(member.identity + name));
-  setText(parts.badge, roleWords(member.role));
-  parts.badge.hidden = roleWords(member.role) === "";
+  const badge = isSource(member) ? "Source" : roleWords(member.role);
+  setText(parts.badge, badge);
+  parts.badge.hidden = badge === "";
   const words = memberWords(member, speaking);
   const text = parts.words.querySelector(".words");
   if (text !== null && text.textContent !== words) {
@@ -129,7 +134,7 @@ function otherCard(client: CarillonClient, peer: string): Card {
       last = member;
       describe(parts, member, speaking, false);
       slider.setAttribute("aria-label", `Volume of ${member.name}`);
-      const hasMic = member.tracks.some(({ kind }) => kind === "mic");
+      const hasMic = !isSource(member) && member.tracks.some(({ kind }) => kind === "mic");
       volume.hidden = !hasMic;
       parts.level.hidden = !hasMic;
       moderation?.update(member);
@@ -152,7 +157,7 @@ function moderationRow(client: CarillonClient, peer: string) {
     element: h("div", { class: "moderation" }, mute, remove),
     update: (member: Member) => {
       muted = member.tracks.some(({ kind, muted: now }) => kind === "mic" && now);
-      mute.hidden = !member.tracks.some(({ kind }) => kind === "mic");
+      mute.hidden = isSource(member) || !member.tracks.some(({ kind }) => kind === "mic");
       setText(mute, muted ? "Allow to speak" : "Mute");
       mute.setAttribute("aria-label", muted ? `Allow to speak: ${member.name}` : `Mute ${member.name} for everyone`);
       remove.setAttribute("aria-label", `Remove ${member.name} from the call`);

@@ -78,6 +78,13 @@ export function roleWords(role: Role): string {
   }
 }
 
+/** A desktop or another machine that is there to be heard, not to talk: it has program sound and no microphone in use. */
+export function isSource(member: Pick<Member, "role" | "tracks">): boolean {
+  const mic = member.tracks.find(({ kind }) => kind === "mic");
+  const program = member.tracks.some(({ kind }) => kind === "program");
+  return program && (mic === undefined || (member.role === "publisher" && !mic.live));
+}
+
 /** What a roster line says under the name. */
 export function memberWords(member: Member, speaking: boolean): string {
   const mic = member.tracks.find((track) => track.kind === "mic");
@@ -86,12 +93,12 @@ export function memberWords(member: Member, speaking: boolean): string {
   if (mic?.muted) return "Muted";
   if (speaking) return "Speaking";
   if (mic?.live) return "Microphone on";
-  return member.role === "publisher" ? "Sends program sound" : "Listening";
+  return isSource(member) ? "Sends program sound" : "Listening";
 }
 
 /** `name` is the publishing member's. */
-export function programTitle(member: Pick<Member, "name" | "role">): string {
-  return member.role === "publisher" ? member.name || "Desktop sound" : `Shared by ${member.name || "a participant"}`;
+export function programTitle(member: Pick<Member, "name" | "role" | "tracks">): string {
+  return isSource(member) ? member.name || "Desktop sound" : `Shared by ${member.name || "a participant"}`;
 }
 
 export type ProgramState = "playing" | "quiet" | "muted" | "reconnecting" | "ended";
