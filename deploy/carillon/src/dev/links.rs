@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -21,12 +22,22 @@ pub(super) struct ReadyReport {
     /// Pages by role, token inside.
     pub(super) links: BTreeMap<&'static str, String>,
     pub(super) https: Https,
+    pub(super) media: Media,
     /// Process ids.
     pub(super) processes: BTreeMap<&'static str, u32>,
     pub(super) desktop: Option<DesktopReport>,
     /// Where each process answers `/metrics`, `/livez` and `/readyz`.
     pub(super) admin: BTreeMap<&'static str, String>,
     pub(super) logs: PathBuf,
+}
+
+/// Where the media node takes UDP.
+#[derive(Debug, Serialize)]
+pub(super) struct Media {
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) first_port: u16,
+    /// One port each, from the first one on.
+    pub(super) shards: u16,
 }
 
 #[derive(Debug, Serialize)]
@@ -121,6 +132,7 @@ mod tests {
             links: tokens.map(|(role, t)| (role, format!("http://127.0.0.1:1/r/demo#token={t}"))).into(),
             tokens: tokens.map(|(role, t)| (role, t.to_owned())).into(),
             https: Https { page: "https://192.0.2.7:2/r/demo".to_owned(), certificate: "/c.pem".into() },
+            media: Media { addresses: Vec::new(), first_port: 40000, shards: 2 },
             processes: [("sfu", 1), ("signaling", 2), ("audio-bridge", 3)].into(),
             desktop: Some(DesktopReport {
                 pulse_server: "unix:/s".to_owned(),

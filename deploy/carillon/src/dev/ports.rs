@@ -1,102 +1,85 @@
-//! Picks the ports: the usual ones where they are free, others where not. Every port found is held open until all are
-//! found, so that no two are the same. Between finding a port and its use by a process another run could take it, so runs
-//! that start at the same time do so one after the other: see [`StartLock`].
+//! Picks the ports: the usual ones where they are free, others where not.
+//!
+//! A port that is free now may be taken before a process of ours listens at it, and again while that process is being
+//! restarted. Against other runs of this program a lock file for each port helps, held as long as the run; the kernel
+//! frees it when the run dies.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
-
-use std::time::Duration;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use rustix::process::getuid;
-use tokio::time::{Instant, sleep};
 
-/// Tries to find that many free ports in a row before giving up.
+/// Tries to find free ports before giving up.
 const ATTEMPTS_MAX: u32 = 64;
 
-/// Longer than any start takes: whoever holds the lock then is stuck.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
-const LOCK_POLL: Duration = Duration::from_millis(50);
-
-/// Held while a run picks its ports and until its processes listen at them; the kernel frees it when the run dies.
+/// Keeps other runs away from the ports of this one.
 #[derive(Debug)]
-pub(super) struct StartLock {
-    _file: File,
+pub(super) struct PortLocks {
+    _files: Vec<File>,
 }
 
-impl StartLock {
-    pub(super) async fn take() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("carillon-start-{}.lock", getuid().as_raw()));
-        let file = File::options().create(true).write(true).truncate(false).open(&path);
-        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-        let deadline = Instant::now() + LOCK_TIMEOUT;
-        while file.try_lock().is_err() {
-            if Instant::now() >= deadline {
-                bail!("another carillon has been starting for a minute (it holds {})", path.display());
-            }
-            sleep(LOCK_POLL).await;
-        }
-        Ok(Self { _file: file })
-    }
-}
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PortFinder {
-    held: Vec<(TcpListener, Option<UdpSocket>)>,
+    folder: PathBuf,
+    locks: Vec<File>,
     notes: Vec<String>,
 }
 
 impl PortFinder {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("carillon-ports-{}", getuid().as_raw()));
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self { folder, locks: Vec::new(), notes: Vec::new() })
+    }
+
     /// A TCP port at `address`; `usual` if it is free.
     pub(super) fn tcp(&mut self, what: &str, address: IpAddr, usual: u16) -> anyhow::Result<u16> {
-        let listener = match TcpListener::bind((address, usual)) {
-            Ok(listener) => listener,
-            Err(_) => TcpListener::bind((address, 0)).with_context(|| format!("no free port for {what}"))?,
-        };
-        let port = listener.local_addr().context("no port")?.port();
-        self.note(what, usual, port);
-        self.held.push((listener, None));
-        Ok(port)
+        self.find(what, usual, 1, |port| TcpListener::bind((address, port)).is_ok())
     }
 
     /// The first of `count` ports in a row, free for UDP and TCP at all addresses.
     pub(super) fn media(&mut self, usual: u16, count: u16) -> anyhow::Result<u16> {
+        self.find("media", usual, count, |port| {
+            let everywhere = (Ipv4Addr::UNSPECIFIED, port);
+            UdpSocket::bind(everywhere).is_ok() && TcpListener::bind(everywhere).is_ok()
+        })
+    }
+
+    /// The locks, to be held as long as the ports are wanted, and what a person should know about the choice.
+    pub(super) fn finish(self) -> (PortLocks, Vec<String>) {
+        (PortLocks { _files: self.locks }, self.notes)
+    }
+
+    fn find(&mut self, what: &str, usual: u16, count: u16, free: impl Fn(u16) -> bool) -> anyhow::Result<u16> {
         let mut first = usual;
         for _ in 0..ATTEMPTS_MAX {
-            if let Some(row) = hold_row(first, count) {
-                self.note("media", usual, first);
-                self.held.extend(row.into_iter().map(|(tcp, udp)| (tcp, Some(udp))));
+            if let Some(locks) = self.lock_row(first, count, &free) {
+                self.locks.extend(locks);
+                if usual != 0 && first != usual {
+                    self.notes.push(format!("Port {usual} ({what}) is taken: using {first}."));
+                }
                 return Ok(first);
             }
-            let probe = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("no free port for media")?;
-            first = probe.local_addr().context("no port")?.port();
+            let any = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+            first = any.with_context(|| format!("no free port for {what}"))?.port();
         }
-        bail!("found no {count} free ports in a row for media");
+        bail!("no free port for {what}");
     }
 
-    /// Lets the ports go, for the processes to take, and says which are not the usual ones.
-    pub(super) fn release(self) -> Vec<String> {
-        self.notes
+    fn lock_row(&self, first: u16, count: u16, free: impl Fn(u16) -> bool) -> Option<Vec<File>> {
+        let row = first..first.checked_add(count)?;
+        let lock = |port: u16| {
+            let path = self.folder.join(port.to_string());
+            let file = File::options().create(true).write(true).truncate(false).open(path).ok()?;
+            file.try_lock().ok()?;
+            free(port).then_some(file)
+        };
+        if first == 0 { None } else { row.map(lock).collect() }
     }
-
-    fn note(&mut self, what: &str, usual: u16, port: u16) {
-        if usual != 0 && port != usual {
-            self.notes.push(format!("Port {usual} ({what}) is taken: using {port}."));
-        }
-    }
-}
-
-fn hold_row(first: u16, count: u16) -> Option<Vec<(TcpListener, UdpSocket)>> {
-    let ports = first..first.checked_add(count)?;
-    let hold = |port| {
-        let tcp = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).ok()?;
-        let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).ok()?;
-        Some((tcp, udp))
-    };
-    if first == 0 {
-        return None;
-    }
-    ports.map(hold).collect()
 }
 
 #[cfg(test)]
@@ -109,34 +92,42 @@ mod tests {
     fn a_taken_port_is_replaced_and_said() {
         let taken = TcpListener::bind((LOOPBACK, 0)).unwrap();
         let usual = taken.local_addr().unwrap().port();
-        let mut finder = PortFinder::default();
+        let mut finder = PortFinder::new().unwrap();
         let port = finder.tcp("page", LOOPBACK, usual).unwrap();
         assert_ne!(port, usual);
-        assert_eq!(finder.release(), [format!("Port {usual} (page) is taken: using {port}.")]);
+        assert_eq!(finder.finish().1, [format!("Port {usual} (page) is taken: using {port}.")]);
     }
 
     #[test]
-    fn no_port_is_given_twice() {
-        let mut finder = PortFinder::default();
-        let ports: Vec<u16> = (0..4).map(|_| finder.tcp("admin", LOOPBACK, 0).unwrap()).collect();
-        let mut distinct = ports.clone();
-        distinct.sort_unstable();
-        distinct.dedup();
-        assert_eq!(distinct.len(), ports.len());
-        assert!(finder.release().is_empty());
+    fn no_port_is_given_twice_even_while_nobody_listens_there() {
+        let (mut one, mut other) = (PortFinder::new().unwrap(), PortFinder::new().unwrap());
+        let mut ports: Vec<u16> = (0..4).map(|_| one.tcp("admin", LOOPBACK, 0).unwrap()).collect();
+        let first = ports[0];
+        ports.extend((0..4).map(|_| other.tcp("admin", LOOPBACK, first).unwrap()));
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 8);
     }
 
     #[test]
-    fn media_ports_are_a_row_that_is_free() {
-        let mut finder = PortFinder::default();
+    fn a_port_can_be_had_again_after_its_run() {
+        let mut finder = PortFinder::new().unwrap();
+        let port = finder.tcp("page", LOOPBACK, 0).unwrap();
+        drop(finder.finish());
+        let mut next = PortFinder::new().unwrap();
+        assert_eq!(next.tcp("page", LOOPBACK, port).unwrap(), port);
+    }
+
+    #[test]
+    fn media_ports_are_a_row() {
+        let mut finder = PortFinder::new().unwrap();
         let first = finder.media(0, 3).unwrap();
-        assert!((first..first + 3).all(|port| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_err()));
-        drop(finder);
         assert!((first..first + 3).all(|port| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()));
+        assert_eq!(finder.locks.len(), 3);
     }
 
     #[test]
     fn a_row_that_ends_beyond_the_last_port_is_not_a_row() {
-        assert!(hold_row(65535, 2).is_none());
+        assert!(PortFinder::new().unwrap().lock_row(65535, 2, |_| true).is_none());
     }
 }

@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 
 use super::Args;
 use super::desktop::{Desktop, MICROPHONE, MICROPHONE_SINK, SINK};
-use super::links::{DesktopReport, Https, ReadyReport};
-use super::ports::{PortFinder, StartLock};
+use super::links::{DesktopReport, Https, Media, ReadyReport};
+use super::ports::{PortFinder, PortLocks};
 use super::process::{Ready, Running, Spec};
 use super::secrets::{Certificate, Secrets, write_certificate};
 use super::supervise::{News, Supervised, show_log};
@@ -28,6 +28,7 @@ pub(super) struct Stack {
     /// In the order of their start.
     processes: Vec<Supervised>,
     shown_logs: Vec<JoinHandle<()>>,
+    ports: Option<PortLocks>,
 }
 
 impl Stack {
@@ -39,7 +40,6 @@ impl Stack {
         terminal: &Terminal,
         news: mpsc::Sender<News>,
     ) -> anyhow::Result<ReadyReport> {
-        let _lock = StartLock::take().await?;
         let plan = Plan::make(args, state, terminal)?;
         let mut report = plan.report()?;
         for (spec, title, detail) in plan.specs()? {
@@ -48,6 +48,7 @@ impl Stack {
             report.set_pid(spec.name, running.pid());
             self.processes.push(Supervised::watch(spec, running, news.clone()));
         }
+        self.ports = Some(plan.locks);
         Ok(report)
     }
 
@@ -89,6 +90,7 @@ struct Plan {
     desktop: Option<(Desktop, SocketAddr)>,
     program: PathBuf,
     logs: PathBuf,
+    locks: PortLocks,
 }
 
 impl Plan {
@@ -99,7 +101,7 @@ impl Plan {
             (named, _) => named.to_vec(),
         };
         let shards = args.shards.unwrap_or_else(cores);
-        let mut ports = PortFinder::default();
+        let mut ports = PortFinder::new()?;
         let loopback = |port| SocketAddr::new(LOOPBACK, port);
         let media_port = ports.media(args.media_port, shards)?;
         let http = loopback(ports.tcp("page", LOOPBACK, args.http_port)?);
@@ -115,9 +117,8 @@ impl Plan {
             Some((desktop, loopback(ports.tcp("admin of the bridge", LOOPBACK, 7501)?)))
         };
         terminal.done("Ports", &format!("page {http}, https {}, media {media_port}+{shards}", https.port()));
-        for note in ports.release() {
-            terminal.say(&note);
-        }
+        let (locks, notes) = ports.finish();
+        notes.iter().for_each(|note| terminal.say(note));
         let secrets = Secrets::generate(std::env::var("CARILLON_TOKEN_KEY").ok().as_deref())?;
         let mut names = vec![LOOPBACK, IpAddr::V6(Ipv6Addr::LOCALHOST)];
         names.extend(advertise.iter().filter(|address| !address.is_loopback()));
@@ -141,6 +142,7 @@ impl Plan {
             desktop,
             program,
             logs,
+            locks,
         })
     }
 
@@ -248,6 +250,7 @@ impl Plan {
                 page: format!("https://{host}/r/{}", self.args.room),
                 certificate: self.certificate.certificate.clone(),
             },
+            media: Media { addresses: self.advertise.clone(), first_port: self.media_port, shards: self.shards },
             processes: BTreeMap::from([("carillon", std::process::id())]),
             desktop: self.desktop.as_ref().map(|(desktop, _)| DesktopReport {
                 pulse_server: desktop.server(),
