@@ -10,6 +10,7 @@ pub mod cookie;
 pub mod latency;
 pub mod playback;
 pub mod record;
+mod wake;
 pub mod wire;
 
 use std::path::PathBuf;

@@ -2,9 +2,8 @@
 //! cut by a sink that has to wake up. The daemon asks for samples and its clock rules; the amount it holds grows only
 //! while it runs empty ([`super::latency`]).
 
-use std::ffi::CStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pulseaudio::protocol::stream::{BufferAttr, StreamFlags};
 use pulseaudio::protocol::{
@@ -24,9 +23,6 @@ use crate::status::{DeviceState, Status, StreamSide};
 
 /// More at once is never asked with 80 ms of target; a daemon that asks for seconds gets them in pieces.
 const REQUEST_SAMPLES_MAX: usize = samples_in_ms(100);
-
-/// The latency of the stream that wakes a sink.
-const WAKE_MS: u32 = 20;
 
 #[derive(Clone, Debug)]
 pub struct PlaybackSettings {
@@ -71,7 +67,7 @@ impl PulseSink {
             return Ok(());
         };
         let Some(stream) = &mut self.stream else {
-            self.stream = create(connection, &self.settings.sink, c"Voices of the room", self.target.ms()).await?;
+            self.stream = create(connection, &self.settings.sink, self.target.ms()).await?;
             if self.stream.is_some() {
                 self.backoff.reset();
                 self.status.device(StreamSide::Playback, DeviceState::Connected);
@@ -175,28 +171,11 @@ impl PcmSink for PulseSink {
     }
 }
 
-/// Plays a moment of silence. An idle null sink has rendered two seconds ahead and does not look up before they are
-/// over, not even when its monitor gets a listener; a new stream to play makes it look up at once.
-pub(super) async fn wake(pulse: &PulseSettings, sink: &str) -> Result<(), PulseFailure> {
-    let mut connection = Connection::open(pulse).await?;
-    let Some(stream) = create(&mut connection, sink, c"Silence that wakes the sink", WAKE_MS).await? else {
-        return Ok(());
-    };
-    connection.send_sound(stream.channel, &vec![0; stream.wanted.min(REQUEST_SAMPLES_MAX)]).await?;
-    tokio::time::sleep(Duration::from_millis(u64::from(WAKE_MS) * 4)).await;
-    Ok(())
-}
-
 /// Opens the stream, or `None` when the sink does not exist now.
-async fn create(
-    connection: &mut Connection,
-    sink: &str,
-    title: &CStr,
-    target_ms: u32,
-) -> Result<Option<Stream>, PulseFailure> {
+async fn create(connection: &mut Connection, sink: &str, target_ms: u32) -> Result<Option<Stream>, PulseFailure> {
     let name = device_name(sink);
     let mut props = Props::new();
-    props.set(Prop::MediaName, title);
+    props.set(Prop::MediaName, c"Voices of the room");
     let params = PlaybackStreamParams {
         sample_spec: SampleSpec { format: SampleFormat::S16Le, channels: 1, sample_rate: SAMPLE_RATE },
         channel_map: ChannelMap::mono(),

@@ -16,7 +16,7 @@ use pulseaudio::protocol::{
 };
 use tokio::time::timeout;
 
-use super::playback;
+use super::wake;
 use super::wire::{Connection, Event, Message, device_name};
 use super::{DEVICE_POLL, PulseFailure, PulseSettings, SILENT_MAX};
 use crate::backoff::Backoff;
@@ -48,6 +48,8 @@ pub struct PulseSource {
 struct Stream {
     channel: u32,
     suspended: bool,
+    /// Suspension is our own doing until the first sound.
+    waking: bool,
 }
 
 impl PulseSource {
@@ -71,7 +73,9 @@ impl PulseSource {
             if self.stream.is_some() {
                 self.backoff.reset();
                 self.status.device(StreamSide::Capture, DeviceState::Connected);
-                if let Some(sink) = self.settings.source.strip_suffix(".monitor") {
+                let sink = self.settings.source.strip_suffix(".monitor");
+                if let (Some(sink), Some(stream)) = (sink, self.stream.as_mut().filter(|stream| !stream.suspended)) {
+                    stream.waking = true;
                     tokio::spawn(wake(self.settings.pulse.clone(), sink.to_owned()));
                 }
             } else {
@@ -84,6 +88,7 @@ impl PulseSource {
         let message = timeout(limit, connection.next()).await.map_err(|_| PulseFailure::Timeout)??;
         match message {
             Message::Sound { channel, bytes } if channel == stream.channel => {
+                stream.waking = false;
                 let at = Instant::now();
                 samples.extend(bytes.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])));
                 self.metrics.capture_chunk_ms.observe(bytes.len() as f64 / (2 * CAPTURE_CHANNELS * 48) as f64);
@@ -111,6 +116,9 @@ impl PulseSource {
             }
             Event::Suspended { channel, suspended } if channel == stream.channel => {
                 stream.suspended = suspended;
+                if stream.waking {
+                    return Ok(None);
+                }
                 let state = if suspended { DeviceState::Suspended } else { DeviceState::Connected };
                 self.status.device(StreamSide::Capture, state);
                 Ok(None)
@@ -153,7 +161,7 @@ impl PcmSource for PulseSource {
 
 /// Makes the monitored sink deliver now instead of within two seconds. Without it everything works, later.
 async fn wake(pulse: PulseSettings, sink: String) {
-    if let Err(failure) = playback::wake(&pulse, &sink).await {
+    if let Err(failure) = wake::wake(&pulse, &sink).await {
         tracing::debug!(%failure, sink, "Could not wake the sink");
     }
 }
@@ -193,7 +201,7 @@ async fn create(connection: &mut Connection, settings: &RecordSettings) -> Resul
         latency_us = created.stream_latency,
         "Opened the capture stream"
     );
-    Ok(Some(Stream { channel: created.channel, suspended: created.suspended }))
+    Ok(Some(Stream { channel: created.channel, suspended: created.suspended, waking: false }))
 }
 
 /// Waits until the set of devices changed, or a moment.

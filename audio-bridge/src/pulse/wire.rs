@@ -154,14 +154,25 @@ impl Connection {
     /// Sends a command and waits for its reply; events that come first are ignored, so streams must not be open yet or
     /// the caller must not mind.
     pub async fn call<R: CommandReply>(&mut self, command: &Command) -> Result<R, PulseFailure> {
-        let asked = self.send(command).await?;
         let version = self.version;
+        self.exchange(command, |body| TagStructReader::new(&mut Cursor::new(body), version).read()).await
+    }
+
+    /// As [`call`](Self::call), for commands whose reply is empty.
+    pub async fn call_for_ack(&mut self, command: &Command) -> Result<(), PulseFailure> {
+        self.exchange(command, |_| Ok(())).await
+    }
+
+    async fn exchange<R>(
+        &mut self,
+        command: &Command,
+        read: impl FnOnce(&[u8]) -> Result<R, ProtocolError>,
+    ) -> Result<R, PulseFailure> {
+        let asked = self.send(command).await?;
         timeout(REPLY_TIMEOUT, async {
             loop {
                 match self.next().await? {
-                    Message::Reply { sequence, body } if sequence == asked => {
-                        return Ok(TagStructReader::new(&mut Cursor::new(body), version).read()?);
-                    }
+                    Message::Reply { sequence, body } if sequence == asked => return Ok(read(body)?),
                     Message::Error { sequence, error } if sequence == asked => {
                         return Err(ProtocolError::ServerError(error).into());
                     }

@@ -126,6 +126,9 @@ async fn the_first_sound_after_a_silence_comes_at_once() {
     let daemon = Daemon::start();
     let bridge = Bridge::on(daemon.unix());
     let mut source = bridge.source();
+    let opening = Instant::now();
+    capture_from(&mut source, 0.01, |_| true).await;
+    println!("first packet {} ms after the start", opening.elapsed().as_millis());
     capture_from(&mut source, 3.0, |_| true).await;
     let mut delays_ms = Vec::new();
     for _ in 0..5 {
@@ -172,7 +175,17 @@ async fn a_removed_sink_never_makes_the_microphone_heard() {
     let daemon = Daemon::start();
     let bridge = Bridge::on(daemon.unix());
     let mut source = bridge.source();
-    let _voices = daemon.play("mic_in", &stereo_tone(1500.0, 1500.0, 30));
+    // While `desktop` is away `mic_in` becomes the default sink, and when it is back the daemon moves everything that
+    // plays on the old default to it: the voices would be heard by the room, were their stream not forbidden to move.
+    let mut sink = bridge.sink("mic_in");
+    let voices = tokio::spawn(async move {
+        let mut tone = Tone::new(1500.0, AMPLITUDE);
+        loop {
+            let wanted = sink.wanted().await;
+            let samples: Vec<i16> = (0..wanted).map(|_| tone.next_sample()).collect();
+            sink.write(&samples).await;
+        }
+    });
     capture_from(&mut source, 0.5, |_| true).await;
     daemon.remove_sink("desktop");
 
@@ -195,8 +208,10 @@ async fn a_removed_sink_never_makes_the_microphone_heard() {
     println!("sound again {} ms after the sink came back (1 s of it included)", back.elapsed().as_millis());
     let left = channel(&sound, 0);
     assert!(steady_amplitude(&left, 440.0) > 0.9 * AMPLITUDE);
-    assert!(steady_amplitude(&left, 1500.0) < 5.0, "the microphone leaks");
+    let leak = steady_amplitude(&left, 1500.0);
+    assert!(leak < 5.0, "the microphone leaks: {leak:.1}");
     assert_eq!(bridge.metrics.capture_killed.get() + bridge.metrics.capture_moved.get(), 1);
+    voices.abort();
 }
 
 #[tokio::test]
@@ -273,7 +288,7 @@ async fn a_voice_is_heard_in_the_microphone_and_not_on_the_desktop() {
     let talking = tokio::spawn(talk(Arc::clone(&playout)));
     bridge.until("playback is up", |report| report.playback == DeviceState::Connected).await;
     let microphone = tokio::task::block_in_place(|| daemon.record("mic", Duration::from_secs(4)));
-    let desktop = tokio::task::block_in_place(|| daemon.record("desktop.monitor", Duration::from_secs(3)));
+    let desktop = tokio::task::block_in_place(|| daemon.record("desktop.monitor", Duration::from_secs(5)));
     playing.abort();
     talking.abort();
     let heard = &microphone[microphone.len() - 96_000..];
@@ -281,7 +296,7 @@ async fn a_voice_is_heard_in_the_microphone_and_not_on_the_desktop() {
     println!("microphone {error_db:.2} dB, underflows {}", bridge.metrics.playback_underflows.get());
     assert!(error_db.abs() < 1.0, "level is {error_db:.2} dB off");
     assert!(level(&desktop) < 1.0, "the voice is on the desktop with level {:.1}", level(&desktop));
-    assert!(desktop.len() > 48_000, "the desktop was recorded");
+    assert!(desktop.len() > 24_000, "the desktop was recorded");
 }
 
 /// A participant that talks 1000 Hz in real time.
