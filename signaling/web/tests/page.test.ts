@@ -51,7 +51,9 @@ describe("words", () => {
 
   it("tell when the desktop is away, gone or unreachable from here", () => {
     assert.equal(programState(desktop(), true, false), "playing");
-    assert.equal(programState(desktop({ away: true }), true, false), "reconnecting");
+    assert.equal(programState(desktop({ away: true }), false, false), "reconnecting");
+    assert.equal(programState(desktop({ away: true }), true, false), "playing");
+    assert.equal(programState(desktop({ connected: false }), true, false), "reconnecting");
     assert.equal(programState(desktop(), true, true), "reconnecting");
     assert.equal(programState(undefined, false, false), "ended");
     assert.equal(programWords("reconnecting", true), "Desktop sound reconnecting…");

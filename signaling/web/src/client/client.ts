@@ -339,8 +339,9 @@ export class CarillonClient extends Emitter<ClientEvents> {
     const receives = this.role !== "publisher";
     const shape = {
       sends: this.sendable,
-      speechSlots: receives ? speechSlots : 0,
-      programSlots: receives ? programSlots : 0,
+      // M-lines beyond what the room has would stay silent.
+      speechSlots: receives ? Math.min(speechSlots, this.limits?.speech_slots ?? speechSlots) : 0,
+      programSlots: receives ? Math.min(programSlots, this.limits?.program_slots ?? programSlots) : 0,
     };
     const media: MediaConnection = new MediaConnection({ shape, iceServers: this.#iceServers, jitterBufferTargetMs }, (state) => {
       if (this.#media === media) this.#handle({ on: "media", state });

@@ -3,6 +3,7 @@
 import { CaptureFailed, openMicrophone, sendableKinds } from "../client/index.ts";
 import { DeviceSelect } from "./devices.ts";
 import { h, icon, meter, setText } from "./dom.ts";
+import type { IconName } from "./dom.ts";
 import type { Link } from "./link.ts";
 import { MicMeter } from "./mic-meter.ts";
 import { roleWords } from "./words.ts";
@@ -48,6 +49,10 @@ export class PreJoin {
     return sendableKinds(this.#link.claims.role, this.#link.claims.kinds).includes("mic");
   }
 
+  get #sendsOnly(): boolean {
+    return this.#link.claims.role === "publisher";
+  }
+
   #build(): HTMLElement {
     const role = this.#link.claims.role;
     const badge = role === undefined ? "" : roleWords(role);
@@ -57,11 +62,18 @@ export class PreJoin {
       h("p", { class: "eyebrow" }, "You are invited to"),
       h("h1", { id: "join-title" }, this.#link.room, badge === "" ? null : h("span", { class: "badge" }, badge)),
       h("label", { class: "field", for: "name" }, h("span", {}, "Your name"), this.#name),
-      this.#maySpeak ? this.#microphoneFields() : h("p", { class: "note" }, icon("listen"), "This link lets you listen. Your microphone stays off."),
+      this.#note(),
+      this.#maySpeak ? this.#microphoneFields() : null,
       this.#problem,
       this.#buttons(),
     );
     return form;
+  }
+
+  #note(): HTMLElement | null {
+    const note = (name: IconName, text: string) => h("p", { class: "note" }, icon(name), text);
+    if (this.#sendsOnly) return note("share", "This link sends sound into the call. You will not hear the others.");
+    return this.#maySpeak ? null : note("listen", "This link lets you listen. Your microphone stays off.");
   }
 
   #microphoneFields(): HTMLElement {
@@ -70,13 +82,13 @@ export class PreJoin {
 
   #buttons(): HTMLElement {
     if (!this.#maySpeak) {
-      return h("div", { class: "actions" }, h("button", { type: "submit", id: "join-listen", class: "primary" }, "Join and listen"));
+      return h("div", { class: "actions" }, h("button", { type: "submit", id: "join-listen", class: "primary" }, this.#sendsOnly ? "Join" : "Join and listen"));
     }
     return h(
       "div",
       { class: "actions" },
       h("button", { type: "submit", id: "join-mic", class: "primary" }, icon("mic"), "Join with microphone"),
-      h("button", { type: "button", id: "join-listen", onclick: () => this.#finish(false) }, icon("listen"), "Join to listen only"),
+      h("button", { type: "button", id: "join-listen", onclick: () => this.#finish(false) }, icon(this.#sendsOnly ? "share" : "listen"), this.#sendsOnly ? "Join without microphone" : "Join to listen only"),
     );
   }
 

@@ -107,7 +107,8 @@ export type ProgramState = "playing" | "quiet" | "muted" | "reconnecting" | "end
 export function programState(member: Member | undefined, heard: boolean, lost: boolean): ProgramState {
   const track = member?.tracks.find(({ kind }: { kind: TrackKind }) => kind === "program");
   if (member === undefined || track === undefined) return "ended";
-  if (lost || member.away || !member.connected) return "reconnecting";
+  // Without its socket a sender may still be heard: signalling may just have been started again.
+  if (lost || !member.connected || (member.away && !heard)) return "reconnecting";
   if (track.muted) return "muted";
   return heard ? "playing" : "quiet";
 }
