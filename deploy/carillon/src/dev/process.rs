@@ -84,10 +84,10 @@ impl Running {
         self.pid
     }
 
-    /// Waits until the process can be used; an error when it ends first or takes too long.
-    pub(super) async fn until_ready(&mut self, spec: &Spec) -> anyhow::Result<()> {
+    /// Waits for what shows that the process can be used; an error when it ends first or takes too long.
+    pub(super) async fn until(&mut self, spec: &Spec, ready: &Ready) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY_TIMEOUT;
-        while !spec.ready.holds().await {
+        while !ready.holds().await {
             if let Some(status) = self.child.try_wait().context("cannot watch the process")? {
                 bail!("{} {}; the last it said:\n{}", spec.name, ended_words(status), log_tail(&spec.log));
             }

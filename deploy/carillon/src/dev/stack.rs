@@ -1,5 +1,5 @@
-//! The processes of one run and the order in which they come up: media node, signalling, desktop, bridge. They end in the
-//! reverse order.
+//! The processes of one run and the order in which they come up: signalling, media node, desktop, bridge. They end bridge
+//! first and media node last.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 #[derive(Debug, Default)]
 pub(super) struct Stack {
-    /// In the order of their start.
+    /// The last one ends first.
     processes: Vec<Supervised>,
     shown_logs: Vec<JoinHandle<()>>,
     ports: Option<PortLocks>,
@@ -42,23 +42,45 @@ impl Stack {
     ) -> anyhow::Result<ReadyReport> {
         let plan = Plan::make(args, state, terminal)?;
         let mut report = plan.report()?;
-        for (spec, title, detail) in plan.specs()? {
-            let running = self.start_one(&spec, args.verbose).await?;
-            terminal.done(title, &detail);
-            report.set_pid(spec.name, running.pid());
-            self.processes.push(Supervised::watch(spec, running, news.clone()));
+        // Signalling listens before the media node announces itself, or the node would wait for its next heartbeat.
+        let (sfu, signaling) = (plan.sfu(), plan.signaling());
+        let mut signaling_process = self.spawn(&signaling, args.verbose)?;
+        signaling_process.until(&signaling, &plan.signaling_listens()).await?;
+        terminal.done("Signalling", &format!("listens at {}", plan.http));
+        let mut sfu_process = self.spawn(&sfu, args.verbose)?;
+        sfu_process.until(&sfu, &sfu.ready).await?;
+        signaling_process.until(&signaling, &signaling.ready).await?;
+        terminal.done("Media node", &format!("reached at {}, known to signalling", join(&plan.advertise)));
+        for (spec, process) in [(sfu, sfu_process), (signaling, signaling_process)] {
+            self.watch(spec, process, &news, &mut report);
+        }
+        if let Some((desktop, admin)) = &plan.desktop {
+            let daemon = desktop.spec("pulseaudio".into(), plan.logs.join("pulseaudio.log"))?;
+            let mut process = self.spawn(&daemon, args.verbose)?;
+            process.until(&daemon, &daemon.ready).await?;
+            terminal.done("Desktop", &desktop.server());
+            self.watch(daemon, process, &news, &mut report);
+            let bridge = plan.bridge(desktop, *admin)?;
+            let mut process = self.spawn(&bridge, args.verbose)?;
+            process.until(&bridge, &bridge.ready).await?;
+            terminal.done("Audio bridge", "the desktop is in the room");
+            self.watch(bridge, process, &news, &mut report);
         }
         self.ports = Some(plan.locks);
         Ok(report)
     }
 
-    async fn start_one(&mut self, spec: &Spec, verbose: bool) -> anyhow::Result<Running> {
-        let mut running = Running::spawn(spec)?;
+    fn spawn(&mut self, spec: &Spec, verbose: bool) -> anyhow::Result<Running> {
+        let running = Running::spawn(spec)?;
         if verbose {
             self.shown_logs.push(tokio::spawn(show_log(spec.name, spec.log.clone())));
         }
-        running.until_ready(spec).await?;
         Ok(running)
+    }
+
+    fn watch(&mut self, spec: Spec, process: Running, news: &mpsc::Sender<News>, report: &mut ReadyReport) {
+        report.set_pid(spec.name, process.pid());
+        self.processes.push(Supervised::watch(spec, process, news.clone()));
     }
 
     pub(super) async fn stop(&mut self, terminal: &Terminal) {
@@ -146,19 +168,9 @@ impl Plan {
         })
     }
 
-    /// Each process with the words for its line on the terminal, in the order of their start.
-    fn specs(&self) -> anyhow::Result<Vec<(Spec, &'static str, String)>> {
-        let addresses = join(&self.advertise);
-        let mut specs = vec![
-            (self.sfu(), "Media node", format!("reached at {addresses}")),
-            (self.signaling(), "Signalling", "knows the media node".to_owned()),
-        ];
-        if let Some((desktop, admin)) = &self.desktop {
-            let daemon = desktop.spec("pulseaudio".into(), self.logs.join("pulseaudio.log"))?;
-            specs.push((daemon, "Desktop", desktop.server()));
-            specs.push((self.bridge(desktop, *admin)?, "Audio bridge", "the desktop is in the room".to_owned()));
-        }
-        Ok(specs)
+    /// Signalling is there, whether or not it knows a media node.
+    fn signaling_listens(&self) -> Ready {
+        Ready::Http(self.signaling_admin, "/livez")
     }
 
     fn sfu(&self) -> Spec {

@@ -105,7 +105,7 @@ async fn keep_alive(spec: &Spec, current: &mut Option<Running>, news: &mpsc::Sen
 async fn restart(spec: &Spec, current: &mut Option<Running>) -> anyhow::Result<u32> {
     let running = current.insert(Running::spawn(spec)?);
     let pid = running.pid();
-    let outcome = running.until_ready(spec).await;
+    let outcome = running.until(spec, &spec.ready).await;
     if outcome.is_err()
         && let Some(running) = current.take()
     {
