@@ -5,11 +5,7 @@
 #[path = "../tests/sim/mod.rs"]
 mod sim;
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use sfu_core::Path;
 use sim::{Client, World};
@@ -21,28 +17,6 @@ const ROUNDS: usize = 101;
 const PACKETS: u64 = 40;
 /// With the 24 bytes of header that a listener gets: 100 bytes before the tag.
 const PAYLOAD: [u8; 76] = [7; 76];
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-#[expect(unsafe_code, reason = "an allocator can only be replaced by implementing this trait")]
-// SAFETY: every call is passed on unchanged to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 struct Bench {
     world: World,
@@ -68,15 +42,18 @@ impl Bench {
             .collect();
         self.index += PACKETS;
         let path = Path { remote: self.publisher.address };
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
-        let started = now();
-        for packet in &mut packets {
-            self.world.now += Duration::from_millis(20);
-            self.world.node.handle_datagram(self.world.now, path, packet);
-            assert_eq!(self.world.node.transmit_count() as u64, LISTENERS);
-            self.world.node.clear_transmits();
-        }
-        (started.elapsed_since(), ALLOCATIONS.load(Ordering::Relaxed) - before)
+        let mut took = Duration::ZERO;
+        let allocations = allocation_counter::measure(|| {
+            let started = now();
+            for packet in &mut packets {
+                self.world.now += Duration::from_millis(20);
+                self.world.node.handle_datagram(self.world.now, path, packet);
+                assert_eq!(self.world.node.transmit_count() as u64, LISTENERS);
+                self.world.node.clear_transmits();
+            }
+            took = now().duration_since(started);
+        });
+        (took, allocations.count_total)
     }
 }
 
@@ -84,16 +61,6 @@ impl Bench {
 #[expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 fn now() -> Instant {
     Instant::now()
-}
-
-trait ElapsedSince {
-    fn elapsed_since(&self) -> Duration;
-}
-
-impl ElapsedSince for Instant {
-    fn elapsed_since(&self) -> Duration {
-        now().duration_since(*self)
-    }
 }
 
 /// The same number of seals, each with another key, as fifty listeners have.
@@ -123,7 +90,7 @@ impl Seals {
                 sealer.seal_rtp(&mut buf, 24, 100, self.index).unwrap();
             }
         }
-        started.elapsed_since()
+        now().duration_since(started)
     }
 }
 

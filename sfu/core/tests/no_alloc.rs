@@ -2,42 +2,10 @@
 
 mod sim;
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use sfu_core::Path;
 use sim::{Client, World};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-#[expect(unsafe_code, reason = "an allocator can only be replaced by implementing this trait")]
-// SAFETY: every call is passed on unchanged to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn forwarding_to_fifty_listeners_allocates_nothing() {
@@ -64,8 +32,7 @@ fn forwarding_to_fifty_listeners_allocates_nothing() {
     // The first packets take a slot and name a speaker.
     let (first, rest) = packets.split_at_mut(100);
     assert_eq!(forward(first), 100 * 50);
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    let sent = forward(rest);
-    let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
-    assert_eq!((sent, allocated), (1_000 * 50, 0));
+    let mut sent = 0;
+    let allocations = allocation_counter::measure(|| sent = forward(rest));
+    assert_eq!((sent, allocations.count_total), (1_000 * 50, 0));
 }
