@@ -274,3 +274,6 @@ impl Hub {
         self.meters.links.set(self.links.len() as i64);
     }
 }
+
+#[cfg(test)]
+mod tests;

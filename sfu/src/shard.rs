@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sfu_core::{Command, CommandError, Event, NodeConfig, Reply};
 use tokio::sync::{mpsc, oneshot};
@@ -21,8 +21,10 @@ use turn::Shard;
 const ORDERS_WAITING_MAX: usize = 256;
 /// A shard answers within a turn, well under a millisecond; after this it is stuck or dead.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
-/// A shard that fails this often has met input that it will meet again.
+/// A shard that fails this often in a row has met input that it will meet again.
 const FAILURES_MAX: usize = 5;
+/// Failures farther apart than this are not in a row.
+const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 
 /// The control plane's end of a shard.
 #[derive(Debug)]
@@ -37,8 +39,14 @@ pub(crate) struct ShardHandle {
 
 #[derive(Debug)]
 enum Order {
-    Command { command: Command, reply: oneshot::Sender<Result<Reply, CommandError>> },
+    Command {
+        command: Command,
+        reply: oneshot::Sender<Result<Reply, CommandError>>,
+    },
     Stop,
+    /// Makes the core fail, as a defect in it would.
+    #[cfg(test)]
+    Fail,
 }
 
 /// What a shard tells the control plane.
@@ -133,15 +141,21 @@ pub enum StartError {
 
 /// A panic in the core ends its calls, not the process and not the other shards.
 fn run(mut shard: Shard) -> Result<(), String> {
-    for _ in 0..FAILURES_MAX {
+    let (mut failures, mut failed_at) = (0, Instant::now());
+    loop {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shard.run()));
         match outcome {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => return Err(format!("waiting for the socket failed: {error}")),
-            Err(_) => shard.restart().map_err(|error| format!("core cannot be built anew: {error}"))?,
+            Err(_) => {}
         }
+        failures = if failed_at.elapsed() > FAILURE_WINDOW { 1 } else { failures + 1 };
+        failed_at = Instant::now();
+        if failures == FAILURES_MAX {
+            return Err(format!("core failed {FAILURES_MAX} times in a row"));
+        }
+        shard.restart().map_err(|error| format!("core cannot be built anew: {error}"))?;
     }
-    Err(format!("core failed {FAILURES_MAX} times"))
 }
 
 impl ShardHandle {

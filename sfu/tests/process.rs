@@ -97,3 +97,28 @@ fn a_port_in_use_stops_the_start_and_is_named() {
     let text = String::from_utf8_lossy(&refused.stderr);
     assert!(text.contains(&format!("admin port {} cannot be bound", node.admin)), "{text}");
 }
+
+#[test]
+fn announces_itself_with_the_address_to_dial() {
+    let signalling = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("http://{}", signalling.local_addr().unwrap());
+    let node = Process::start(&["--announce", &target, "--node-id", "n-2"]);
+    let (mut stream, _) = signalling.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut request = Vec::new();
+    let mut part = [0; 4096];
+    while !request.ends_with(b"}") {
+        let length = stream.read(&mut part).unwrap();
+        assert!(length > 0, "closed early");
+        request.extend_from_slice(&part[..length]);
+    }
+    stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    let request = String::from_utf8(request).unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /v1/nodes HTTP/1.1"), "{head}");
+    assert!(head.contains("authorization: Bearer a-token-of-the-tests"), "{head}");
+    let beat: sfu_control::Heartbeat = serde_json::from_str(body).unwrap();
+    let status: serde_json::Value = serde_json::from_str(&node.get("/v1/status").1).unwrap();
+    assert_eq!((beat.node.as_str(), beat.peers, beat.draining), ("n-2", 0, false));
+    assert_eq!(beat.control, status["control"].as_str().unwrap());
+}

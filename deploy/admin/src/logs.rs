@@ -31,7 +31,21 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), LogsError> {
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
-    installed.map_err(|_| LogsError::AlreadyInstalled)
+    installed.map_err(|_| LogsError::AlreadyInstalled)?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// A panic is a line of the log like any other, with a backtrace where `RUST_BACKTRACE` asks for one.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let reason = panic.payload_as_str().unwrap_or("no message");
+    let at = panic.location().map(ToString::to_string).unwrap_or_default();
+    let backtrace = std::backtrace::Backtrace::capture();
+    if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+        tracing::error!(reason, at, %backtrace, "Panicked");
+    } else {
+        tracing::error!(reason, at, "Panicked");
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

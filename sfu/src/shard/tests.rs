@@ -1,5 +1,5 @@
 use std::net::{Ipv4Addr, UdpSocket};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use sfu_core::{Limits, PeerId};
 
@@ -7,7 +7,12 @@ use super::*;
 use crate::certificate::Identity;
 use crate::metrics::ControlMeters;
 
+const CALLS: u32 = 40;
 const BUFFER_BYTES: usize = 128 * 1024;
+
+async fn next(reports: &mut mpsc::Receiver<Report>) -> News {
+    tokio::time::timeout(ANSWER_TIME_MAX, reports.recv()).await.unwrap().unwrap().news
+}
 
 fn running() -> (ShardHandle, mpsc::Receiver<Report>) {
     let (reports, queue) = mpsc::channel(16);
@@ -21,13 +26,17 @@ fn running() -> (ShardHandle, mpsc::Receiver<Report>) {
     (spawn(0, bound, config, reports).unwrap(), queue)
 }
 
+/// Without the waker each answer would wait for the end of the longest wait.
 #[tokio::test]
-async fn answers_commands_while_idle() {
+async fn a_command_wakes_an_idle_shard() {
     let (mut shard, _reports) = running();
-    let asked = Instant::now();
-    let refused = shard.call(Command::Leave { peer: PeerId(1) }).await.unwrap();
-    assert_eq!(refused.unwrap_err(), CommandError::NoSuchPeer);
-    assert!(asked.elapsed() < Duration::from_millis(400), "the waker did not wake the shard");
+    let answers = async {
+        for _ in 0..CALLS {
+            let refused = shard.call(Command::Leave { peer: PeerId(1) }).await.unwrap();
+            assert_eq!(refused.unwrap_err(), CommandError::NoSuchPeer);
+        }
+    };
+    tokio::time::timeout(turn::WAIT_MAX * CALLS / 2, answers).await.expect("the waker wakes");
     shard.stop().await;
     assert_eq!(shard.call(Command::Leave { peer: PeerId(1) }).await.unwrap_err(), ShardError::Stalled);
 }
@@ -55,4 +64,26 @@ fn a_port_in_use_is_an_error_before_any_thread_starts() {
     let first = bind(Ipv4Addr::LOCALHOST.into(), 0, BUFFER_BYTES).unwrap();
     let second = bind(Ipv4Addr::LOCALHOST.into(), first.local_addr.port(), BUFFER_BYTES);
     assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+}
+
+#[tokio::test]
+async fn a_core_that_fails_begins_anew_on_the_same_port() {
+    let (mut shard, mut reports) = running();
+    shard.order(Order::Fail).unwrap();
+    assert!(matches!(next(&mut reports).await, News::Restarted));
+    let refused = shard.call(Command::Leave { peer: PeerId(1) }).await.unwrap();
+    assert_eq!(refused.unwrap_err(), CommandError::NoSuchPeer);
+    shard.stop().await;
+}
+
+#[tokio::test]
+async fn a_core_that_fails_again_and_again_ends_its_shard() {
+    let (shard, mut reports) = running();
+    for _ in 1..FAILURES_MAX {
+        shard.order(Order::Fail).unwrap();
+        assert!(matches!(next(&mut reports).await, News::Restarted));
+    }
+    shard.order(Order::Fail).unwrap();
+    let News::Ended(reason) = next(&mut reports).await else { panic!("still there") };
+    assert_eq!(reason, "core failed 5 times in a row");
 }

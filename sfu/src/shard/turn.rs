@@ -32,7 +32,7 @@ const SEND_BATCH: usize = 256;
 const ORDERS_A_TURN: usize = 16;
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest wait, so that counters of a quiet shard are published too.
-const WAIT_MAX: Duration = Duration::from_millis(500);
+pub(super) const WAIT_MAX: Duration = Duration::from_millis(500);
 /// Wait while events cannot be passed on because the control plane is behind.
 const WAIT_WITH_EVENTS: Duration = Duration::from_millis(10);
 /// Weight of the newest interval in the busy ratio: with 100 ms intervals, about the last second counts.
@@ -182,6 +182,8 @@ impl Shard {
                     return (false, true);
                 }
                 Err(TryRecvError::Empty) => return (false, false),
+                #[cfg(test)]
+                Ok(Order::Fail) => panic!("told to fail"),
             }
         }
         (true, false)

@@ -117,13 +117,22 @@ pub(crate) fn rtc() -> Rtc {
 
 impl Peer {
     pub(crate) async fn join(control: &ControlClient, room: &str, name: &str, ssrc: u32) -> Self {
+        Self::join_from(control, room, (name, ssrc), "127.0.0.1:0").await
+    }
+
+    pub(crate) async fn join_from(
+        control: &ControlClient,
+        room: &str,
+        (name, ssrc): (&str, u32),
+        from: &str,
+    ) -> Self {
         let mut rtc = rtc();
         let join = join_of(&mut rtc, room, name, ssrc);
         let joined = match control.call(Operation::Join(join)).await.unwrap() {
             ReplyBody::Joined(joined) => joined,
             other => panic!("{other:?}"),
         };
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = UdpSocket::bind(from).unwrap();
         prepare(&mut rtc, &socket, &joined, ssrc);
         let (hear, heard) = mpsc::channel(HEARD_MAX);
         let stop = Arc::new(AtomicBool::new(false));
@@ -178,8 +187,9 @@ impl Drop for Peer {
 
 fn prepare(rtc: &mut Rtc, socket: &UdpSocket, joined: &Joined, ssrc: u32) {
     let local = Candidate::host(socket.local_addr().unwrap(), "udp").unwrap();
-    rtc.add_local_candidate(local).unwrap();
-    for candidate in &joined.candidates {
+    rtc.add_local_candidate(local.clone()).unwrap();
+    let family = local.addr().is_ipv4();
+    for candidate in joined.candidates.iter().filter(|candidate| candidate.address.is_ipv4() == family) {
         let address = SocketAddr::new(candidate.address, candidate.port);
         rtc.add_remote_candidate(Candidate::host(address, "udp").unwrap());
     }

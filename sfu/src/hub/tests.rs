@@ -1,0 +1,155 @@
+use sfu_control::{Operation, PeerState};
+use sfu_core::{Limits, NodeConfig};
+
+use super::*;
+use crate::certificate::Identity;
+use crate::shard;
+
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// A hub with one real shard, worked by hand.
+struct Bench {
+    hub: Hub,
+    reports: mpsc::Receiver<Report>,
+    failed: oneshot::Receiver<String>,
+    readiness: admin::Readiness,
+}
+
+fn bench() -> Bench {
+    let identity = Identity::generate().unwrap();
+    let (reports, reported) = mpsc::channel(REPORTS_WAITING_MAX);
+    let bound = shard::bind("127.0.0.1".parse().unwrap(), 0, BUFFER_BYTES).unwrap();
+    let config = NodeConfig {
+        certificate: identity.certificate,
+        seed: [1; 32],
+        wall_clock_at_start: std::time::SystemTime::UNIX_EPOCH,
+        limits: Limits { peers: 100, ..Limits::default() },
+    };
+    let shards = vec![shard::spawn(0, bound, config, reports).unwrap()];
+    let facts = Facts {
+        node: "n".to_owned(),
+        version: "0",
+        advertise: vec!["127.0.0.1".parse().unwrap()],
+        fingerprint: identity.fingerprint,
+        media: vec![],
+        control_url: String::new(),
+    };
+    let readiness = admin::Readiness::new(&[]);
+    let (tell, failed) = oneshot::channel();
+    let (facts, gauges) = (Arc::new(facts), Arc::new(Gauges::default()));
+    let hub = Hub::new(facts, gauges, ControlMeters::default(), readiness.clone(), (shards, 100), tell);
+    Bench { hub, reports: reported, failed, readiness }
+}
+
+impl Bench {
+    async fn link(&mut self, id: u64, room_for: usize) -> mpsc::Receiver<Utf8Bytes> {
+        let (queue, messages) = mpsc::channel(room_for);
+        self.hub.take_input(Input::Opened { link: LinkId(id), queue }).await;
+        messages
+    }
+
+    async fn request(&mut self, link: u64, id: u64, op: Operation) {
+        let request = Box::new(Request { id, op });
+        self.hub.take_input(Input::Request { link: LinkId(link), request }).await;
+    }
+
+    async fn join(&mut self, link: u64, peer: &str) {
+        let text = include_str!("../../control/fixtures/request/join.json");
+        let request: Request = serde_json::from_str(text).unwrap();
+        let Operation::Join(mut join) = request.op else { panic!("not a join") };
+        join.peer = peer.to_owned();
+        self.request(link, 1, Operation::Join(join)).await;
+    }
+
+    fn peers(&self) -> Vec<PeerState> {
+        self.hub.placement.snapshot()
+    }
+}
+
+fn next(messages: &mut mpsc::Receiver<Utf8Bytes>) -> NodeMessage {
+    serde_json::from_str(&messages.try_recv().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_link_begins_with_hello_and_gets_its_own_answers_only() {
+    let mut bench = bench();
+    let (mut one, mut two) = (bench.link(1, 8).await, bench.link(2, 8).await);
+    assert!(matches!(next(&mut one), NodeMessage::Hello { .. }));
+    assert!(matches!(next(&mut two), NodeMessage::Hello { .. }));
+    bench.join(1, "p").await;
+    assert!(matches!(next(&mut one), NodeMessage::Reply { re: 1, result: ReplyResult::Ok(_) }));
+    assert!(two.try_recv().is_err());
+    assert_eq!(bench.peers()[0].slots.len(), 2);
+}
+
+#[tokio::test]
+async fn a_link_that_does_not_take_its_messages_is_closed_and_no_other() {
+    let mut bench = bench();
+    let (mut slow, mut good) = (bench.link(1, 2).await, bench.link(2, 8).await);
+    for on in [true, false, true] {
+        bench.request(2, 9, Operation::Drain { on }).await;
+    }
+    assert_eq!(bench.hub.links.len(), 1);
+    let mut kept = 0;
+    while slow.recv().await.is_some() {
+        kept += 1;
+    }
+    assert_eq!(kept, 2);
+    let mut heard = std::iter::from_fn(|| good.try_recv().ok());
+    assert_eq!(heard.by_ref().count(), 1 + 3 * 2, "hello, and for each request its event and its answer");
+}
+
+#[tokio::test]
+async fn a_shard_that_begins_anew_takes_its_peers_with_it() {
+    let mut bench = bench();
+    bench.join(1, "p").await;
+    bench.join(1, "q").await;
+    let mut link = bench.link(1, 8).await;
+    next(&mut link);
+    bench.hub.take_report(Report { shard: 0, news: News::Restarted }).await;
+    assert!(bench.peers().is_empty());
+    for _ in 0..2 {
+        let NodeMessage::Event { event: NodeEvent::Gone { reason, .. } } = next(&mut link) else {
+            panic!("not gone")
+        };
+        assert_eq!(reason, "shard_failed");
+    }
+}
+
+#[tokio::test]
+async fn a_shard_that_ends_makes_the_node_fail() {
+    let mut bench = bench();
+    assert!(bench.readiness.is_ready());
+    bench.hub.take_report(Report { shard: 0, news: News::Ended("why".to_owned()) }).await;
+    assert!(!bench.readiness.is_ready());
+    assert_eq!(bench.failed.await.unwrap(), "shard 0 has ended: why");
+}
+
+#[tokio::test]
+async fn after_lost_events_peers_that_are_gone_are_found_and_the_others_stay() {
+    let mut bench = bench();
+    bench.join(1, "stays").await;
+    bench.join(1, "gone").await;
+    // The shard forgets one of them, and the event that says so is lost.
+    let place = bench.hub.placement.find("gone").unwrap();
+    bench.hub.shards[0].call(Command::Leave { peer: place.peer }).await.unwrap().unwrap();
+    while bench.reports.try_recv().is_ok() {}
+    let mut link = bench.link(1, 8).await;
+    next(&mut link);
+    bench.hub.take_report(Report { shard: 0, news: News::EventsLost }).await;
+    let names: Vec<_> = bench.peers().into_iter().map(|state| state.peer).collect();
+    assert_eq!(names, ["stays"]);
+    let gone = NodeEvent::Gone { peer: "gone".to_owned(), reason: "unknown".to_owned() };
+    assert_eq!(next(&mut link), NodeMessage::Event { event: gone });
+    assert_eq!(next(&mut link), NodeMessage::Event { event: NodeEvent::Resync {} });
+}
+
+#[tokio::test]
+async fn a_refused_join_leaves_no_name_behind() {
+    let mut bench = bench();
+    bench.join(1, "p").await;
+    bench.join(1, "p").await;
+    assert_eq!(bench.peers().len(), 1);
+    bench.join(1, &"x".repeat(200)).await;
+    assert_eq!((bench.peers().len(), bench.hub.placement.room_count()), (1, 1));
+}
