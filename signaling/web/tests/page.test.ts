@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Member } from "../src/client/protocol.ts";
 import { readLink } from "../src/page/link.ts";
-import { initials, isSource, memberWords, programState, programWords, stateWords } from "../src/page/words.ts";
+import { errorWords, initials, isSource, memberWords, programState, programWords, stateWords } from "../src/page/words.ts";
 
 const TOKEN = `e30.${Buffer.from(JSON.stringify({ room: "den", role: "speaker", exp: 2_000 })).toString("base64url")}.c2ln`;
 
@@ -71,6 +71,11 @@ describe("words", () => {
     const muted = desktop({ role: "speaker", tracks: [{ kind: "mic", csrc: 1, muted: true, live: true }] });
     assert.equal(memberWords(muted, true), "Muted");
     assert.equal(memberWords({ ...muted, away: true }, true), "Reconnecting");
+  });
+
+  it("make sentences of the server's phrases", () => {
+    assert.equal(errorWords({ message: "no media node is there", hint: "try again." }), "No media node is there. Try again.");
+    assert.equal(errorWords({ message: "no", hint: "" }), "No.");
   });
 
   it("shorten names of any script", () => {

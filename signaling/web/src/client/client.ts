@@ -380,7 +380,7 @@ export class CarillonClient extends Emitter<ClientEvents> {
       case "ice_servers":
         return this.#newIceServers(message.ice_servers);
       case "error":
-        return this.emit("problem", `${message.message}. ${message.hint}`);
+        return this.emit("problem", `${message.message}: ${message.hint}`);
       case "welcome":
       case "answer":
       case "ok":

@@ -6,7 +6,7 @@ import { h, icon, logo, setText } from "./dom.ts";
 import { MicMeter } from "./mic-meter.ts";
 import { Programs } from "./program.ts";
 import { Roster } from "./roster.ts";
-import { stateHint, stateWords } from "./words.ts";
+import { errorWords, stateHint, stateWords } from "./words.ts";
 
 /** How long a notice such as "Anna joined" stays. */
 const NOTICE_MS = 5_000;
@@ -19,7 +19,9 @@ export class CallView {
   readonly #dock: Dock;
   readonly #stateText = h("span", {});
   readonly #state = h("p", { id: "state", class: "state", role: "status" }, h("span", { class: "dot", "aria-hidden": "true" }), this.#stateText);
-  readonly #hint = h("p", { id: "state-hint", class: "banner" });
+  readonly #hintText = h("p", {});
+  readonly #serverHint = h("p", { id: "server-hint", class: "said" });
+  readonly #hint = h("div", { id: "state-hint", class: "banner" }, this.#hintText, this.#serverHint);
   readonly #people = h("h2", {}, "Joining");
   readonly #notice = h("p", { id: "notice-line", class: "toast", role: "status" });
   readonly #tap: HTMLElement;
@@ -89,9 +91,11 @@ export class CallView {
     const { state, attempts, error } = this.#client;
     setText(this.#stateText, stateWords(state, attempts));
     this.#state.dataset.state = state;
-    const hint = error === null ? stateHint(state, this.#client.offersMade) : `${error.message}. ${error.hint}`;
-    setText(this.#hint, hint);
-    this.#hint.hidden = hint === "";
+    const hint = stateHint(state, this.#client.offersMade);
+    const said = error === null ? "" : `The server says: ${errorWords(error)}`;
+    setText(this.#hintText, hint);
+    setText(this.#serverHint, said);
+    this.#hint.hidden = hint === "" && said === "";
     this.#hint.dataset.state = state;
     this.element.dataset.state = state;
     this.#programs.setLost(state === "lost");

@@ -3,7 +3,7 @@
 import type { EndReason, ProtocolError } from "../client/index.ts";
 import { h, icon } from "./dom.ts";
 import type { IconName } from "./dom.ts";
-import { endingWords } from "./words.ts";
+import { endingWords, errorWords } from "./words.ts";
 
 const MARKS: Readonly<Record<EndReason | "no_token" | "bad_token", IconName>> = {
   left: "door",
@@ -17,7 +17,7 @@ const MARKS: Readonly<Record<EndReason | "no_token" | "bad_token", IconName>> = 
 
 export function endingView(reason: EndReason | "no_token" | "bad_token", error: ProtocolError | null, again: (() => void) | null): HTMLElement {
   const { title, text } = endingWords(reason);
-  const said = error === null ? null : h("p", { class: "said", id: "server-hint" }, `${sentence(error.message)} ${sentence(error.hint)}`);
+  const said = error === null ? null : h("p", { class: "said", id: "server-hint" }, errorWords(error));
   const button = again === null ? null : h("button", { type: "button", id: "rejoin", class: "primary", onclick: again }, "Join again");
   return h(
     "section",
@@ -28,10 +28,4 @@ export function endingView(reason: EndReason | "no_token" | "bad_token", error: 
     said,
     button === null ? null : h("div", { class: "actions" }, button),
   );
-}
-
-function sentence(text: string): string {
-  if (text === "") return "";
-  const start = text.charAt(0).toUpperCase() + text.slice(1);
-  return /[.!?]$/.test(start) ? start : `${start}.`;
 }

@@ -88,7 +88,7 @@ export class PreJoin {
       "div",
       { class: "actions" },
       h("button", { type: "submit", id: "join-mic", class: "primary" }, icon("mic"), "Join with microphone"),
-      h("button", { type: "button", id: "join-listen", onclick: () => this.#finish(false) }, icon(this.#sendsOnly ? "share" : "listen"), this.#sendsOnly ? "Join without microphone" : "Join to listen only"),
+      h("button", { type: "button", id: "join-listen", onclick: () => this.#finish(false) }, icon(this.#sendsOnly ? "share" : "listen"), this.#sendsOnly ? "Join to share a tab" : "Join to listen only"),
     );
   }
 

@@ -1,6 +1,6 @@
 // What the page says: states, roles and endings in plain words. Pure.
 
-import type { Member, Role, TrackKind } from "../client/protocol.ts";
+import type { Member, ProtocolError, Role, TrackKind } from "../client/protocol.ts";
 import type { CallState, EndReason } from "../client/session.ts";
 
 /** Attempts after which "Connecting" would be a lie. */
@@ -39,6 +39,16 @@ export function stateHint(state: CallState, offersMade: number): string {
     case "ended":
       return "";
   }
+}
+
+/** The server writes phrases; a page shows sentences. */
+export function errorWords({ message, hint }: Pick<ProtocolError, "message" | "hint">): string {
+  return [message, hint].filter((text) => text !== "").map(sentence).join(" ");
+}
+
+function sentence(text: string): string {
+  const start = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(start) ? start : `${start}.`;
 }
 
 export interface Ending {
