@@ -187,8 +187,11 @@ impl Hub {
             let kind = sfu_control::TrackKind::Mic;
             let muted = self.placement.is_muted(peer, kind);
             let probe = Command::Mute { peer, kind: kind_to_core(kind), muted };
-            if let Ok(Err(CommandError::NoSuchPeer)) = self.shards[shard].call(probe).await {
-                self.evict(peer, "unknown");
+            match self.shards[shard].call(probe).await {
+                Ok(Err(CommandError::NoSuchPeer)) => self.evict(peer, "unknown"),
+                Ok(_) => {}
+                // A shard that does not answer must not hold up the others: the next loss of events looks again.
+                Err(_) => return,
             }
         }
     }

@@ -6,11 +6,15 @@
 //! | those of `SERIES` | `shard` | see the help text beside each |
 //! | `sfu_dropped_total` | `shard`, `reason` | datagrams and packets not used or not sent; reasons are `DropReason` of sfu-core |
 //! | `sfu_peers_gone_total` | `shard`, `reason` | peers evicted; reasons as in the event `gone` of the control link |
+//! | `sfu_socket_receive_overflows_total` | `shard` | datagrams that the kernel dropped: its queue was full |
 //! | `sfu_control_links` | | open control links |
 //! | `sfu_control_requests_total` | `result` | requests of signalling, `ok` or the code of the refusal |
 //! | `sfu_announcements_total` | `result` | heartbeats to signalling, `ok` or `failed` |
 //! | `sfu_draining` | | 1 while joins are refused |
 
+mod kernel;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -194,7 +198,8 @@ impl ControlMeters {
     }
 }
 
-pub(crate) fn registry(shards: Vec<Arc<Published>>, control: &ControlMeters) -> Registry {
+/// `shards`: where each one receives, and what it publishes.
+pub(crate) fn registry(shards: Vec<(SocketAddr, Arc<Published>)>, control: &ControlMeters) -> Registry {
     let mut registry = Registry::with_prefix("sfu");
     registry.register("control_links", "Open control links", control.links.clone());
     registry.register("control_requests", "Requests of signalling by result", control.requests.clone());
@@ -205,7 +210,7 @@ pub(crate) fn registry(shards: Vec<Arc<Published>>, control: &ControlMeters) -> 
 }
 
 #[derive(Debug)]
-struct Shards(Vec<Arc<Published>>);
+struct Shards(Vec<(SocketAddr, Arc<Published>)>);
 
 impl Collector for Shards {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
@@ -215,7 +220,7 @@ impl Collector for Shards {
                 Kind::Gauge | Kind::Ratio => MetricType::Gauge,
             };
             let mut metric = encoder.encode_descriptor(series.name, series.help, None, kind)?;
-            for (shard, published) in self.0.iter().enumerate() {
+            for (shard, (_, published)) in self.0.iter().enumerate() {
                 let value = published.series[index].load(Ordering::Relaxed);
                 let labels = [("shard", shard)];
                 let place = metric.encode_family(&labels)?;
@@ -226,6 +231,7 @@ impl Collector for Shards {
                 }
             }
         }
+        self.overflows(&mut encoder)?;
         let mut dropped = encoder.encode_descriptor("dropped", "Not used or not sent", None, MetricType::Counter)?;
         self.by_reason(&mut dropped, |shard| &shard.dropped, |index| DropReason::ALL[index].name())?;
         let mut gone = encoder.encode_descriptor("peers_gone", "Peers evicted", None, MetricType::Counter)?;
@@ -234,13 +240,24 @@ impl Collector for Shards {
 }
 
 impl Shards {
+    fn overflows(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let help = "Datagrams that the kernel dropped because the socket's queue was full";
+        let mut metric = encoder.encode_descriptor("socket_receive_overflows", help, None, MetricType::Counter)?;
+        for (shard, (socket, _)) in self.0.iter().enumerate() {
+            if let Some(count) = kernel::receive_overflows(*socket) {
+                ConstCounter::new(count).encode(metric.encode_family(&[("shard", shard)])?)?;
+            }
+        }
+        Ok(())
+    }
+
     fn by_reason(
         &self,
         metric: &mut MetricEncoder<'_>,
         values: impl for<'a> Fn(&'a Published) -> &'a [AtomicU64],
         reason: impl Fn(usize) -> &'static str,
     ) -> Result<(), std::fmt::Error> {
-        for (shard, published) in self.0.iter().enumerate() {
+        for (shard, (_, published)) in self.0.iter().enumerate() {
             for (index, value) in values(published).iter().enumerate() {
                 let labels = [("shard", shard.to_string()), ("reason", reason(index).to_owned())];
                 ConstCounter::new(value.load(Ordering::Relaxed)).encode(metric.encode_family(&labels)?)?;
@@ -254,7 +271,7 @@ impl Shards {
 mod tests {
     use super::*;
 
-    fn scrape(shards: Vec<Arc<Published>>) -> String {
+    fn scrape(shards: Vec<(SocketAddr, Arc<Published>)>) -> String {
         let mut text = String::new();
         let control = ControlMeters::default();
         control.count_request("ok");
@@ -264,14 +281,15 @@ mod tests {
 
     #[test]
     fn a_scrape_shows_what_each_shard_has_published() {
-        let shards = vec![Arc::new(Published::default()), Arc::new(Published::default())];
+        let nowhere = SocketAddr::from(([192, 0, 2, 1], 1));
+        let shards = [Arc::new(Published::default()), Arc::new(Published::default())];
         let mut shell = ShellCounters { turns: 5, busy_ppm: 250_000, ..ShellCounters::default() };
         shell.count_gone(GoneReason::DtlsFailed);
         shell.count_gone(GoneReason::Left);
         let core = Counters::default();
         shards[1].publish(&Reading { core: &core, shell: &shell, peers: 3, rooms: 2 });
         assert!((shards[1].busy() - 0.25).abs() < 1e-6);
-        let text = scrape(shards);
+        let text = scrape(shards.map(|shard| (nowhere, shard)).to_vec());
         for line in [
             "sfu_peers{shard=\"0\"} 0",
             "sfu_peers{shard=\"1\"} 3",

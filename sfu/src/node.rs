@@ -69,11 +69,11 @@ pub async fn start(config: Config) -> Result<Node, StartError> {
         shards.push(shard::spawn(index, bound, node_config(&config), reports.clone())?);
     }
     let published: Vec<_> = shards.iter().map(|shard| Arc::clone(&shard.published)).collect();
+    let sockets = shards.iter().map(|shard| (shard.local_addr, Arc::clone(&shard.published))).collect();
     let (gauges, meters) = (Arc::new(Gauges::default()), ControlMeters::default());
-    let status =
-        Arc::new(Status { facts: Arc::clone(&facts), gauges: Arc::clone(&gauges), shards: published.clone() });
+    let status = Arc::new(Status { facts: Arc::clone(&facts), gauges: Arc::clone(&gauges), shards: published });
     let readiness = Readiness::new(&[READY_SHARDS, READY_DRAINING]);
-    let registry = Arc::new(metrics::registry(published, &meters));
+    let registry = Arc::new(metrics::registry(sockets, &meters));
     let admin_routes = admin::server::router(registry, readiness.clone(), Some(Arc::clone(&status).router()));
 
     let (inputs, waiting) = mpsc::channel(INPUTS_WAITING_MAX);

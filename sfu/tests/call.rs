@@ -188,3 +188,36 @@ async fn the_end_of_a_node_sends_everyone_away_and_tells_signalling() {
     assert_eq!(gone, ["ada", "ben"]);
     assert_eq!(control.closed().await, sfu_control::CloseReason::ByNode);
 }
+
+#[tokio::test]
+async fn forged_datagrams_leave_a_call_untouched() {
+    let node = node_with(&args()).await;
+    let (control, _events) = dial(&node).await;
+    let mut ada = Peer::join(&control, "room", "ada", 1).await;
+    let mut ben = Peer::join(&control, "room", "ben", 2).await;
+    tokio::join!(ada.hears("ben"), ben.hears("ada"));
+    let media = ada.joined.candidates[0].clone();
+    let flood = tokio::task::spawn_blocking(move || {
+        let sockets: Vec<_> = (0..10).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let mut datagram = [0_u8; 180];
+        for n in 0..20_000_usize {
+            // RTP, RTCP, STUN and DTLS by their first bytes, everything else noise.
+            let first = [0x80, 0x90, 0x80, 0x00, 0x01, 22, 23, 0xff][n % 8];
+            for (index, byte) in datagram.iter_mut().enumerate() {
+                *byte = (n.wrapping_mul(2_654_435_761) >> (index % 24)) as u8;
+            }
+            datagram[0] = first;
+            datagram[1] = if n % 8 == 2 { 200 } else { 111 };
+            let _ = sockets[n % sockets.len()].send_to(&datagram, (media.address, media.port));
+        }
+    });
+    flood.await.unwrap();
+    ada.clear();
+    for _ in 0..5 {
+        ada.hears("ben").await;
+    }
+    assert!(ben.so_far().iter().all(|heard| heard.payload == b"ada"));
+    let states = snapshot(&control).await;
+    assert!(states.len() == 2 && states.iter().all(|state| state.connected && !state.idle));
+    node.end().await;
+}

@@ -69,3 +69,29 @@ fn every_operation_of_the_protocol_is_known_by_name() {
         parse(&std::fs::read_to_string(fixture).unwrap()).unwrap();
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_a_request_or_is_refused(text in ".{0,200}") {
+        if let Err((_, error)) = parse(&text) {
+            proptest::prop_assert!(!error.code.is_empty());
+        }
+    }
+
+    #[test]
+    fn any_change_of_a_good_request_is_a_request_or_is_refused_by_its_code(at in 0..1000_usize, byte in 0x20..0x7f_u8) {
+        let mut text = include_str!("../../control/fixtures/request/join.json").as_bytes().to_vec();
+        let at = at % text.len();
+        text[at] = byte;
+        let text = String::from_utf8(text).unwrap();
+        match parse(&text) {
+            Ok(Request { op: sfu_control::Operation::Join(join), .. }) => {
+                // Never a panic; a refusal has a code of its own.
+                let made = crate::translate::join(&join, sfu_core::RoomId(1), sfu_core::PeerId(2));
+                proptest::prop_assert!(made.map_or_else(|error| error.code.starts_with("bad_"), |made| made.peer.0 == 2));
+            }
+            Ok(_) => proptest::prop_assert!(false, "another operation"),
+            Err((_, error)) => proptest::prop_assert!(["bad_request", "unknown_op"].contains(&error.code.as_str())),
+        }
+    }
+}

@@ -51,7 +51,8 @@ async fn counts_what_came_before_its_end() {
     shard.call(Command::Leave { peer: PeerId(1) }).await.unwrap().unwrap_err();
     shard.stop().await;
     let mut text = String::new();
-    let registry = crate::metrics::registry(vec![Arc::clone(&shard.published)], &ControlMeters::default());
+    let registry =
+        crate::metrics::registry(vec![(shard.local_addr, Arc::clone(&shard.published))], &ControlMeters::default());
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     for line in ["sfu_datagrams_received_total{shard=\"0\"} 3", "reason=\"unknown_protocol\"} 3"] {
         assert!(text.contains(line), "{line} is not in\n{text}");
