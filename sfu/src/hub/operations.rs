@@ -103,13 +103,15 @@ impl Hub {
         Ok(ReplyBody::Done {})
     }
 
-    /// The entry goes with the shard's event, so that every link hears of it in order; a shard that no longer knows the
-    /// peer will send none.
+    /// The name is free at once, so that the same peer may join again with the next request; the shard's own event of
+    /// this end finds nobody and is kept back.
     async fn leave(&mut self, peer: &str) -> Result<ReplyBody, ControlError> {
         let place = self.find(peer)?;
         let left = self.ask(place.shard, Command::Leave { peer: place.peer }).await;
-        if left.as_ref().is_err_and(|error| error.code == NO_SUCH_PEER) {
-            self.evict(place.peer, "unknown");
+        match &left {
+            Ok(_) => self.evict(place.peer, translate::gone_reason(sfu_core::GoneReason::Left)),
+            Err(error) if error.code == NO_SUCH_PEER => self.evict(place.peer, "unknown"),
+            Err(_) => {}
         }
         left.map(|_| ReplyBody::Done {})
     }

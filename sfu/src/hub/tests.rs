@@ -1,4 +1,4 @@
-use sfu_control::{Operation, PeerState};
+use sfu_control::{IceParameters, Operation, PeerState, ReplyBody, TrackKind};
 use sfu_core::{Limits, NodeConfig};
 
 use super::*;
@@ -152,4 +152,45 @@ async fn a_refused_join_leaves_no_name_behind() {
     assert_eq!(bench.peers().len(), 1);
     bench.join(1, &"x".repeat(200)).await;
     assert_eq!((bench.peers().len(), bench.hub.placement.room_count()), (1, 1));
+}
+
+#[tokio::test]
+async fn operations_on_a_peer_reach_its_shard() {
+    let mut bench = bench();
+    bench.join(1, "p").await;
+    let mut link = bench.link(1, 16).await;
+    next(&mut link);
+    let peer = || "p".to_owned();
+    let new = IceParameters { ufrag: "abcd".to_owned(), pwd: "0123456789012345678901".to_owned() };
+    bench.request(1, 2, Operation::RestartIce { peer: peer(), ice: new }).await;
+    let NodeMessage::Reply { re: 2, result: ReplyResult::Ok(ReplyBody::Restarted { ice, candidates }) } =
+        next(&mut link)
+    else {
+        panic!("not restarted")
+    };
+    assert!(ice.ufrag.len() >= 4 && ice.pwd.len() >= 22);
+    assert_eq!(candidates[0].port, bench.hub.shards[0].local_addr.port());
+
+    bench.request(1, 3, Operation::Mute { peer: peer(), kind: TrackKind::Mic, muted: true }).await;
+    assert!(matches!(next(&mut link), NodeMessage::Reply { re: 3, result: ReplyResult::Ok(ReplyBody::Done {}) }));
+    assert!(bench.peers()[0].tracks.iter().any(|track| track.kind == TrackKind::Mic && track.muted));
+
+    bench.request(1, 4, Operation::Leave { peer: peer() }).await;
+    let gone = NodeEvent::Gone { peer: peer(), reason: "left".to_owned() };
+    assert_eq!(next(&mut link), NodeMessage::Event { event: gone });
+    assert!(matches!(next(&mut link), NodeMessage::Reply { re: 4, result: ReplyResult::Ok(ReplyBody::Done {}) }));
+}
+
+#[tokio::test]
+async fn who_has_left_may_come_again_under_the_same_name_at_once() {
+    let mut bench = bench();
+    bench.join(1, "p").await;
+    bench.request(1, 2, Operation::Leave { peer: "p".to_owned() }).await;
+    bench.join(1, "p").await;
+    assert_eq!(bench.peers().len(), 1);
+    // The shard's own news of the first one do not touch the second.
+    while let Ok(report) = bench.reports.try_recv() {
+        bench.hub.take_report(report).await;
+    }
+    assert_eq!(bench.peers().len(), 1);
 }
