@@ -71,6 +71,9 @@ pub struct Limits {
     /// Authenticated SSRCs of one peer, for RTP and RTCP each: two tracks and ten slots (some clients report each m-line
     /// under an SSRC of its own), the rest for a client that restarts its senders.
     pub ssrcs_per_peer: usize,
+    /// The shortest Opus frame lasts 2.5 ms: 400 a second. What a track sends beyond this, over two seconds, is dropped:
+    /// each of its packets would cost the room one for each listener.
+    pub track_packets_per_second: u32,
 }
 
 impl Default for Limits {
@@ -88,6 +91,7 @@ impl Default for Limits {
             idle_after: Duration::from_secs(3),
             paths_per_peer: 8,
             ssrcs_per_peer: 32,
+            track_packets_per_second: 500,
         }
     }
 }

@@ -85,6 +85,8 @@ drop_reasons! {
     /// Padding only: nothing to hear.
     RtpEmpty = "rtp_empty",
     RtpMuted = "rtp_muted",
+    /// More packets of one track than [`Limits::track_packets_per_second`](crate::Limits).
+    RtpFlood = "rtp_flood",
     /// Every slot of the kind is taken.
     RtpNoSlot = "rtp_no_slot",
     /// Older than what its slot has sent already from another source.
@@ -97,6 +99,6 @@ drop_reasons! {
     TransmitsFull = "transmits_full",
     /// A sealing context refused: its key has seen all its indices.
     SealExhausted = "seal_exhausted",
-    /// More events than the shell took.
+    /// A repeatable event, because the shell has not taken those that wait. Beginnings and ends of peers are kept.
     EventsFull = "events_full",
 }

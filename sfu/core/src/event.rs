@@ -2,7 +2,8 @@
 
 use crate::{PeerId, RoomId, TrackId, TrackKind};
 
-/// Taken from [`Node::poll_event`](crate::Node::poll_event). Bounded: the oldest repeatable ones are merged, never lost.
+/// Taken from [`Node::poll_event`](crate::Node::poll_event). Bounded: what repeats is merged and shows what is so
+/// when it is taken.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
     /// ICE validated, DTLS done, keys in place: media can flow.

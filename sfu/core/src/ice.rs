@@ -2,7 +2,11 @@
 //! addresses that passed one, and says which of them is selected. It never sends a check of its own, gathers nothing,
 //! and answers nobody who does not hold the password: an unauthenticated request gets silence.
 
-use std::{fmt, net::SocketAddr, time::Instant};
+use std::{
+    fmt,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use rand::Rng;
 use rand_chacha::ChaCha20Rng;
@@ -75,7 +79,6 @@ pub(crate) struct Agent {
     previous: Option<Generation>,
     paths: Vec<ValidPath>,
     selected: Option<SocketAddr>,
-    last_check: Option<Instant>,
 }
 
 /// What an authenticated request asks for.
@@ -104,7 +107,7 @@ pub(crate) struct Change {
 impl Agent {
     pub(crate) fn new(remote: &IceCredentials, rng: &mut ChaCha20Rng) -> (Self, IceCredentials) {
         let (current, local) = generate(remote, rng);
-        (Self { current, previous: None, paths: Vec::new(), selected: None, last_check: None }, local)
+        (Self { current, previous: None, paths: Vec::new(), selected: None }, local)
     }
 
     /// Answers the new local credentials, and the fragment of a generation that was still waiting for its nomination
@@ -142,19 +145,22 @@ impl Agent {
         self.paths.iter().map(|path| path.remote)
     }
 
-    pub(crate) fn last_check(&self) -> Option<Instant> {
-        self.last_check
-    }
-
     pub(crate) fn last_check_from(&self, remote: SocketAddr) -> Option<Instant> {
         self.paths.iter().find(|path| path.remote == remote).map(|path| path.last_check)
     }
 
-    /// Another peer has shown that the address is its own now.
+    /// Consent is given for a path, not for a peer (RFC 7675 section 5.1): names one whose consent has run out.
+    pub(crate) fn expired_path(&self, now: Instant, consent: Duration) -> Option<SocketAddr> {
+        let expired = |path: &&ValidPath| now.saturating_duration_since(path.last_check) >= consent;
+        self.paths.iter().find(expired).map(|path| path.remote)
+    }
+
+    /// Nothing goes there any more: consent has run out, or another peer has shown that the address is its own now.
+    /// Where it was selected, the path that was checked last takes its place.
     pub(crate) fn forget(&mut self, remote: SocketAddr) {
         self.paths.retain(|path| path.remote != remote);
         if self.selected == Some(remote) {
-            self.selected = self.paths.first().map(|path| path.remote);
+            self.selected = self.paths.iter().max_by_key(|path| path.last_check).map(|path| path.remote);
         }
     }
 
@@ -193,7 +199,6 @@ impl Agent {
         (nominates, current): (bool, bool),
         paths_max: usize,
     ) -> Change {
-        self.last_check = Some(now);
         let mut change = Change::default();
         if let Some(path) = self.paths.iter_mut().find(|path| path.remote == remote) {
             path.last_check = now;
@@ -272,8 +277,6 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use rand::SeedableRng;
 
     use super::*;

@@ -11,9 +11,9 @@ use srtp::{OpenError, Opener, RtpHeader, Sealer};
 use stun::{Class, Message, Method};
 
 use crate::{
-    DropReason, DtlsRole, Event, GoneReason, assign,
+    Counters, DropReason, DtlsRole, Event, GoneReason, assign,
     dtls::{Input, Progress},
-    events::Queued,
+    events::{Events, Queued},
     ice::{ANSWER_BYTES_MAX, Check, Ufrag, answer},
     node::Node,
     peer::Peer,
@@ -24,6 +24,7 @@ use crate::{
     stamp::PAYLOAD_MAX,
     timers::Alarm,
     track,
+    upkeep::announce_presence,
 };
 
 /// An address that another peer has validated is taken over only after its owner was silent on it for this long: clients
@@ -69,7 +70,7 @@ impl Node {
         let opened = opener.open_rtp(bytes, &header).map_err(rtp_drop)?;
         let packet = &bytes[..opened.len];
         self.counters.rtp_received += 1;
-        hear(peer, key, now, &mut self.events);
+        hear(peer, key, now, (&mut self.events, &mut self.counters));
         let mid = peer.profile.mid.and_then(|id| header.extension_value(packet, id));
         let (found, restarted) = track::find(&mut peer.tracks, header.ssrc, mid).ok_or(DropReason::RtpNoTrack)?;
         let track = &mut peer.tracks[found];
@@ -93,6 +94,9 @@ impl Node {
         if track.muted {
             return Err(DropReason::RtpMuted);
         }
+        if !track.allowance.take(now, self.limits.track_packets_per_second) {
+            return Err(DropReason::RtpFlood);
+        }
         let room = &mut self.rooms[peer.room];
         let place = match track.slot {
             Some(place) => place,
@@ -107,8 +111,8 @@ impl Node {
         let speakers_changed = room.update_speakers(now);
         let room_key = peer.room;
         if !std::mem::replace(&mut track.announced, true) {
-            let event = Event::TrackLive { peer: peer.id, track: track.id, kind: track.kind };
-            self.events.push(Queued::Fact(event));
+            let mark = Queued::Live { key, peer: peer.id, track: found };
+            self.events.mark(&mut track.live_queued, mark, &mut self.counters);
             self.announce_slots(room_key);
         }
         if speakers_changed {
@@ -122,7 +126,7 @@ impl Node {
         let opener = peer.opener.as_mut().ok_or(DropReason::RtpTooEarly)?;
         let len = opener.open_rtcp(bytes).map_err(|_| DropReason::RtcpUnauthenticated)?;
         self.counters.rtcp_received += 1;
-        hear(peer, key, now, &mut self.events);
+        hear(peer, key, now, (&mut self.events, &mut self.counters));
         let Peer { room: room_key, tracks, hearing, .. } = peer;
         let room_key = *room_key;
         let (clock, room) = (&self.clock, &self.rooms[room_key]);
@@ -189,7 +193,7 @@ impl Node {
 
     fn validate(&mut self, now: Instant, key: usize, remote: SocketAddr, flags: (bool, bool)) {
         let peer = &mut self.peers[key];
-        hear(peer, key, now, &mut self.events);
+        hear(peer, key, now, (&mut self.events, &mut self.counters));
         let change = peer.ice.validate(now, remote, flags, self.limits.paths_per_peer);
         if let Some(retired) = change.retired {
             self.ufrags.remove(&retired);
@@ -211,12 +215,12 @@ impl Node {
         self.start_handshake(now, key);
     }
 
-    /// The owner was silent there; it goes on with another of its addresses, or ends.
-    fn lose_address(&mut self, now: Instant, owner: usize, remote: SocketAddr) {
-        let peer = &mut self.peers[owner];
+    /// The peer goes on with another of its addresses, or ends.
+    pub(crate) fn lose_address(&mut self, now: Instant, key: usize, remote: SocketAddr) {
+        let peer = &mut self.peers[key];
         peer.ice.forget(remote);
         match (peer.ice.selected(), peer.listener) {
-            (None, _) => self.evict(now, owner, GoneReason::ConsentExpired),
+            (None, _) => self.evict(now, key, GoneReason::ConsentExpired),
             (Some(selected), Some(place)) => self.rooms[peer.room].listeners[place].to = selected,
             (Some(_), None) => {}
         }
@@ -285,17 +289,17 @@ impl Node {
         peer.dtls_version = version;
         self.counters.handshakes_done += 1;
         let event = Event::Connected { peer: peer.id, srtp_profile: profile.name(), dtls_version: version };
-        self.events.push(Queued::Fact(event));
+        self.events.push(event);
         Ok(())
     }
 }
 
 /// Something authenticated has come from the peer.
-fn hear(peer: &mut Peer, key: usize, now: Instant, events: &mut crate::events::Events) {
+fn hear(peer: &mut Peer, key: usize, now: Instant, (events, counters): (&mut Events, &mut Counters)) {
     peer.heard_at = now;
     if peer.presence.idle {
         peer.presence.idle = false;
-        crate::upkeep::announce_presence(peer, key, events);
+        announce_presence(peer, key, events, counters);
     }
 }
 

@@ -14,7 +14,7 @@ use slab::Slab;
 
 use crate::{
     Command, CommandError, Counters, Event, GoneReason, IceCredentials, Join, Joined, Limits, NodeConfig, Path,
-    PeerId, Reply, RoomId, SlotInfo, Ssrc, TrackId, TrackInfo, TrackKind,
+    PeerId, Reply, RoomId, SlotAssignment, SlotInfo, Ssrc, TrackId, TrackInfo, TrackKind,
     clock::Clock,
     dtls::Input,
     events::{Events, Queued},
@@ -175,6 +175,7 @@ impl Node {
                     Event::Speakers { room, peers: found.speakers.clone() }
                 }),
                 Queued::Presence { key, peer } => self.presence_event(key, peer),
+                Queued::Live { key, peer, track } => self.live_event(key, peer, track),
             };
             if event.is_some() {
                 return event;
@@ -219,6 +220,12 @@ impl Node {
             fraction_lost: peer.hearing.fraction_lost(),
             paths: peer.ice.paths().count(),
         })
+    }
+
+    /// Who is in which place: what [`Event::Slots`] says, for a shell that has to start over.
+    #[must_use]
+    pub fn slots(&self, room: RoomId) -> Option<Vec<SlotAssignment>> {
+        self.room_keys.get(&room).map(|key| self.rooms[*key].assignments())
     }
 
     fn join(&mut self, now: Instant, join: &Join) -> Result<Joined, CommandError> {
@@ -372,6 +379,12 @@ impl Node {
         Some(if presence.idle { Event::Idle { peer: id } } else { Event::Active { peer: id } })
     }
 
+    fn live_event(&mut self, key: usize, id: PeerId, track: usize) -> Option<Event> {
+        let track = self.peers.get_mut(key).filter(|peer| peer.id == id)?.tracks.get_mut(track)?;
+        track.live_queued = false;
+        Some(Event::TrackLive { peer: id, track: track.id, kind: track.kind })
+    }
+
     /// Frees everything that the peer had.
     pub(crate) fn evict(&mut self, now: Instant, key: usize, reason: GoneReason) {
         if reason == GoneReason::Left {
@@ -387,7 +400,7 @@ impl Node {
         self.peer_keys.remove(&peer.id);
         self.leave_room(&peer, key);
         self.counters.peers_evicted += 1;
-        self.events.push(Queued::Fact(Event::Gone { peer: peer.id, reason }));
+        self.events.push(Event::Gone { peer: peer.id, reason });
     }
 
     fn leave_room(&mut self, peer: &Peer, key: usize) {
@@ -420,16 +433,14 @@ impl Node {
 
     pub(crate) fn announce_slots(&mut self, key: usize) {
         let room = &mut self.rooms[key];
-        if !std::mem::replace(&mut room.slots_queued, true) {
-            self.events.push(Queued::Slots { key, room: room.id });
-        }
+        let mark = Queued::Slots { key, room: room.id };
+        self.events.mark(&mut room.slots_queued, mark, &mut self.counters);
     }
 
     pub(crate) fn announce_speakers(&mut self, key: usize) {
         let room = &mut self.rooms[key];
-        if !std::mem::replace(&mut room.speakers_queued, true) {
-            self.events.push(Queued::Speakers { key, room: room.id });
-        }
+        let mark = Queued::Speakers { key, room: room.id };
+        self.events.mark(&mut room.speakers_queued, mark, &mut self.counters);
     }
 }
 

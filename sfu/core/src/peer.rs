@@ -1,7 +1,10 @@
 //! One participant's connection: its ICE agent, its DTLS channel, the opening half of SRTP, and its tracks. The sealing
 //! half lies in the room, beside the other listeners. This is the only file that names the DTLS library.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use dimpl::{Config, Dtls, DtlsCertificate};
 use srtp::{Keys, Opener, Profile};
@@ -70,9 +73,13 @@ impl Handshakes {
         if !is_usable(certificate) {
             return Err(NodeError::Certificate);
         }
-        // The cookie round trip proves an address, which ICE has proven already: without it a join is one round trip
-        // shorter.
-        let config = Config::builder().use_server_cookie(false).build().map_err(|_| NodeError::Certificate)?;
+        let config = Config::builder()
+            // The cookie proves an address, which ICE has proven already: without it a join is one round trip shorter.
+            .use_server_cookie(false)
+            .flight_start_rto(FLIGHT_START)
+            .flight_retries(FLIGHT_RETRIES)
+            .build()
+            .map_err(|_| NodeError::Certificate)?;
         let certificate = DtlsCertificate {
             certificate: certificate.certificate_der.clone(),
             private_key: certificate.private_key_der.clone(),
@@ -89,6 +96,12 @@ impl Handshakes {
         Channel::new(Box::new(Endpoint(dtls)), fingerprint)
     }
 }
+
+/// A lost record costs a join this much; RFC 9147 section 5.8.2 suggests 1 s for the wide internet and less for
+/// real-time media.
+const FLIGHT_START: Duration = Duration::from_millis(400);
+/// With doubling, about as long as a set-up may take.
+const FLIGHT_RETRIES: usize = 5;
 
 /// The library takes a broken key pair as the caller's mistake and panics, so it is looked at here, once.
 fn is_usable(certificate: &Certificate) -> bool {

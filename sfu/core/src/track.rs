@@ -1,7 +1,7 @@
 //! A published source: which SSRC carries it, what was received of it, and whether it holds a slot. Finding the track of
 //! a packet happens here, always after the packet has been authenticated. Forwarding does not.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{
     Mid, TrackId, TrackKind, TrackSpec,
@@ -18,9 +18,11 @@ pub(crate) struct Track {
     pub(crate) muted: bool,
     /// Index into the room's slots.
     pub(crate) slot: Option<usize>,
-    /// The shell has been told that the track is live.
+    /// The shell has been told that the track is live, or the mark for it is queued.
     pub(crate) announced: bool,
+    pub(crate) live_queued: bool,
     pub(crate) reception: Reception,
+    pub(crate) allowance: Allowance,
     /// After a BYE, until something newer comes.
     ended: bool,
 }
@@ -35,7 +37,9 @@ impl Track {
             muted: false,
             slot: None,
             announced: false,
+            live_queued: false,
             reception: Reception::default(),
+            allowance: Allowance::default(),
             ended: false,
         }
     }
@@ -156,6 +160,27 @@ impl Reception {
         })
     }
 }
+
+/// Token bucket that holds two seconds of packets, so that what a network delays and delivers at once passes.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Allowance {
+    /// Each packet pushes it on by its share of a second; how far it is ahead of now is what has been used.
+    spent_until: Option<Instant>,
+}
+
+impl Allowance {
+    pub(crate) fn take(&mut self, now: Instant, per_second: u32) -> bool {
+        let cost = Duration::from_secs(1) / per_second.max(1);
+        let spent = self.spent_until.map_or(now, |at| at.max(now)) + cost;
+        if spent > now + ALLOWANCE_DEPTH {
+            return false;
+        }
+        self.spent_until = Some(spent);
+        true
+    }
+}
+
+const ALLOWANCE_DEPTH: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use srtp::OVERHEAD_BYTES_MAX;
 
 use crate::{
-    GoneReason,
+    Counters, DropReason, GoneReason,
     dtls::Input,
     events::{Events, Queued},
     node::Node,
@@ -41,14 +41,26 @@ impl Node {
 
     fn tick(&mut self, now: Instant, key: usize) {
         let peer = &mut self.peers[key];
-        if let Some(reason) = overdue(peer, now, self.limits.setup_timeout, self.limits.consent_timeout) {
-            return self.evict(now, key, reason);
+        if !peer.is_established() && now.saturating_duration_since(peer.joined_at) >= self.limits.setup_timeout {
+            return self.evict(now, key, GoneReason::SetupTimeout);
         }
+        let id = peer.id;
+        while let Some(remote) = self.peers[key].ice.expired_path(now, self.limits.consent_timeout) {
+            self.addresses.remove(&remote);
+            self.lose_address(now, key, remote);
+            if !self.peer_keys.contains_key(&id) {
+                return;
+            }
+        }
+        let peer = &mut self.peers[key];
         if !peer.presence.idle && now.saturating_duration_since(peer.heard_at) >= self.limits.idle_after {
             peer.presence.idle = true;
-            announce_presence(peer, key, &mut self.events);
         }
-        self.timers.arm(now + TICK, peer.id, Alarm::Tick);
+        // Also when the queue had no place for it before.
+        if peer.presence.idle != peer.presence.reported_idle {
+            announce_presence(peer, key, &mut self.events, &mut self.counters);
+        }
+        self.timers.arm(now + TICK, id, Alarm::Tick);
         let room_key = peer.room;
         if now >= peer.report_at {
             self.report(now, key);
@@ -74,22 +86,12 @@ impl Node {
         let listener = &mut room.listeners[place];
         match listener.sealer.seal_rtcp(&mut buf, len) {
             Ok(sealed) if self.outbox.push(listener.to, &buf[..sealed]) => self.counters.rtcp_sent += 1,
-            Ok(_) => self.counters.drop(crate::DropReason::TransmitsFull),
-            Err(_) => self.counters.drop(crate::DropReason::SealExhausted),
+            Ok(_) => self.counters.drop(DropReason::TransmitsFull),
+            Err(_) => self.counters.drop(DropReason::SealExhausted),
         }
     }
 }
 
-fn overdue(peer: &Peer, now: Instant, setup: Duration, consent: Duration) -> Option<GoneReason> {
-    if !peer.is_established() {
-        return (now.saturating_duration_since(peer.joined_at) >= setup).then_some(GoneReason::SetupTimeout);
-    }
-    let checked_at = peer.ice.last_check()?;
-    (now.saturating_duration_since(checked_at) >= consent).then_some(GoneReason::ConsentExpired)
-}
-
-pub(crate) fn announce_presence(peer: &mut Peer, key: usize, events: &mut Events) {
-    if !std::mem::replace(&mut peer.presence.queued, true) {
-        events.push(Queued::Presence { key, peer: peer.id });
-    }
+pub(crate) fn announce_presence(peer: &mut Peer, key: usize, events: &mut Events, counters: &mut Counters) {
+    events.mark(&mut peer.presence.queued, Queued::Presence { key, peer: peer.id }, counters);
 }

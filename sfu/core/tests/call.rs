@@ -1,5 +1,7 @@
 //! What participants of a room hear of each other, seen from their side of a simulated network.
 
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test stops at what it does not expect")]
+
 mod sim;
 
 use std::time::Duration;
@@ -272,6 +274,68 @@ fn source_that_no_track_claims_is_dropped() {
     a.send_raw(packet);
     world.settle(&mut [&mut a, &mut b]);
     assert_eq!((b.received.len(), world.dropped(DropReason::RtpNoTrack)), (0, 1));
+}
+
+#[test]
+fn tracks_without_announced_sources_are_told_apart_by_their_mid() {
+    let mut world = World::new();
+    let mut a = Client::connected(&mut world, 1, |join| {
+        join.tracks = vec![track(TrackKind::Mic, "v", None), track(TrackKind::Program, "d", None)];
+    });
+    let mut b = Client::connected(&mut world, 2, |_| {});
+    // The ids of the usual profile: mid is extension 4.
+    for (sequence, ssrc, mid) in [(1, 50, b'd'), (1, 60, b'v'), (2, 50, 0)] {
+        let extension = [0xbe, 0xde, 0, 1, 0x40, mid, 0, 0];
+        let mut packet = [&[0x80, 111, 0, sequence, 0, 0, 0, 0, 0, 0, 0, ssrc][..]].concat();
+        if mid != 0 {
+            packet[0] |= 0x10;
+            packet.extend(extension);
+        }
+        let header_len = packet.len();
+        packet.push(ssrc);
+        let sealed = a.seal(packet, header_len, header_len + 1, u64::from(sequence));
+        a.send_raw(sealed);
+    }
+    world.settle(&mut [&mut a, &mut b]);
+    let (program, voice) = (b.slot(TrackKind::Program, 0), b.slot(TrackKind::Mic, 0));
+    assert_eq!(b.received.iter().map(|packet| packet.ssrc).collect::<Vec<_>>(), [program, voice, program]);
+    assert_eq!(b.received[0].csrcs, [a.track(TrackKind::Program)]);
+    assert_eq!(b.received[1].csrcs, [a.track(TrackKind::Mic)]);
+}
+
+#[test]
+fn track_that_changes_its_source_goes_on_in_its_slot() {
+    let mut world = World::new();
+    let [mut a, mut b, _] = three(&mut world);
+    a.speak(b"old");
+    world.run(20 * MS, &mut [&mut a, &mut b]);
+    let extension = [0xbe, 0xde, 0, 1, 0x40, b'0', 0, 0];
+    let packet = [&[0x90, 111, 0xf0, 0, 9, 9, 9, 9, 0, 0, 0, 77][..], &extension, b"new"].concat();
+    let sealed = a.seal(packet, 20, 23, 0xf000);
+    a.send_raw(sealed);
+    a.speak(b"straggler");
+    world.settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.heard(), [b"old", b"new"]);
+    let [old, new] = &b.received[..] else { panic!("{:?}", b.received) };
+    assert_eq!((new.ssrc, new.index, new.marker), (old.ssrc, old.index + 1, true));
+    assert_eq!(new.timestamp.wrapping_sub(old.timestamp), 960);
+    assert_eq!(world.dropped(DropReason::RtpNoTrack), 1);
+}
+
+#[test]
+fn publisher_far_above_any_opus_rate_is_held_back() {
+    let mut world = World::new();
+    let [mut a, mut b, _] = three(&mut world);
+    for _ in 0..200 {
+        for _ in 0..100 {
+            a.speak(b"x");
+        }
+        world.run(10 * MS, &mut [&mut a, &mut b]);
+    }
+    // Two seconds at 500 a second, and as much again that the allowance holds.
+    assert!((1_900..=2_100).contains(&b.received.len()), "{}", b.received.len());
+    assert_eq!(world.dropped(DropReason::RtpFlood) as usize, 20_000 - b.received.len());
+    assert_eq!(b.unopened, 0);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What strangers and bad peers can send: nothing goes out for it, nothing is kept of it, nothing breaks.
 
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test stops at what it does not expect")]
+
 mod sim;
 
 use std::{net::SocketAddr, time::Duration};
@@ -181,4 +183,29 @@ proptest! {
         world.run(Duration::from_secs(1), &mut [&mut a]);
         prop_assert!(world.node.peer_count() >= 1);
     }
+}
+
+#[test]
+fn events_that_nobody_takes_stay_bounded_and_the_ends_of_peers_are_kept() {
+    let limits = sfu_core::Limits { events: 4, ..sfu_core::Limits::default() };
+    let mut world = World::with_limits(limits);
+    let mut clients: Vec<Client> = (1..=6).map(|id| Client::connected(&mut world, id, |_| {})).collect();
+    for _ in 0..50 {
+        for client in &mut clients {
+            let ssrc = client.streams[0].ssrc;
+            let index = client.streams[0].index;
+            client.streams[0].index += 1;
+            let packet = client.packet((111, false), (index, 0, ssrc), Some(10), b"x");
+            world.inject(client.address, &packet);
+            world.now += Duration::from_millis(40);
+        }
+        world.node.clear_transmits();
+    }
+    assert_eq!(world.node.sizes().events, 4);
+    assert!(world.dropped(DropReason::EventsFull) > 0);
+    for client in &clients {
+        world.command(sfu_core::Command::Leave { peer: client.id });
+    }
+    let gone = world.take_events().iter().filter(|event| matches!(event, sfu_core::Event::Gone { .. })).count();
+    assert_eq!((gone, world.node.sizes().events), (6, 0));
 }

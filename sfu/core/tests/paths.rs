@@ -1,6 +1,8 @@
 //! Who may talk to the node from where: ICE checks, consent, restarts, the DTLS handshake behind them, and what time
 //! does to a silent peer.
 
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test stops at what it does not expect")]
+
 mod sim;
 
 use std::{net::SocketAddr, time::Duration};
@@ -160,6 +162,24 @@ fn consent_expires_and_everything_is_freed() {
     world.command(Command::Leave { peer: PeerId(1) });
     world.idle(2 * S);
     assert_eq!(world.node.sizes(), sfu_core::NodeSizes::default());
+}
+
+#[test]
+fn consent_is_for_a_path_and_another_living_one_takes_over() {
+    let mut world = World::new();
+    let [mut a, mut b] = [1, 2].map(|id| Client::connected(&mut world, id, |_| {}));
+    // From now on it checks from elsewhere, and never nominates that.
+    b.behaviour.never_nominates = true;
+    let old = std::mem::replace(&mut b.address, elsewhere());
+    world.run(29 * S, &mut [&mut a, &mut b]);
+    a.speak(b"1");
+    world.settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.received.len(), 0, "still to {old}");
+    world.run(3 * S, &mut [&mut a, &mut b]);
+    a.speak(b"2");
+    world.settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.heard(), [b"2"]);
+    assert_eq!((gone(&mut world), world.node.sizes().addresses), (Vec::new(), 2));
 }
 
 #[test]

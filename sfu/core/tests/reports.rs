@@ -1,6 +1,8 @@
 //! The node's RTCP, read and written by another project's code: what a publisher is told about its packets, what a
 //! listener is told about the slots, and what the node learns from both.
 
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test stops at what it does not expect")]
+
 mod sim;
 
 use std::time::Duration;
@@ -83,7 +85,7 @@ fn listener_is_told_the_time_of_each_live_slot() {
     assert_eq!(last.octet_count, last.packet_count * 10);
     // The mapping is right when it names the time at which a packet was heard.
     let named = last.ntp_time - (NTP_EPOCH << 32);
-    let at = started + Duration::from_micros((named >> 32) * 1_000_000 + ((named & 0xffff_ffff) * 1_000_000 >> 32));
+    let at = started + Duration::from_micros((named >> 32) * 1_000_000 + (((named & 0xffff_ffff) * 1_000_000) >> 32));
     let packet = listener.received.iter().rfind(|packet| packet.at <= at).unwrap();
     let units = (at - packet.at).as_micros() as i64 * 48 / 1_000;
     let distance = i64::from(last.rtp_time.wrapping_sub(packet.timestamp) as i32) - units;
@@ -110,7 +112,7 @@ fn node_learns_loss_and_round_trip_from_a_listener() {
     let sender: SenderReport = all(&listener).pop().unwrap();
     let named = sender.ntp_time - (NTP_EPOCH << 32);
     // The listener holds the report until now, less 80 ms that it spends on the way.
-    let sent_at = Duration::from_micros((named >> 32) * 1_000_000 + ((named & 0xffff_ffff) * 1_000_000 >> 32));
+    let sent_at = Duration::from_micros((named >> 32) * 1_000_000 + (((named & 0xffff_ffff) * 1_000_000) >> 32));
     let age = (world.now - started) - sent_at;
     let block = |ssrc, fraction_lost| ReceptionReport {
         ssrc,

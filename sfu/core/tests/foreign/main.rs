@@ -2,6 +2,8 @@
 //! both DTLS roles and each SRTP profile. They share no code with the node above the cipher library, except that str0m
 //! and the node both shake hands with dimpl; rtc has its own DTLS.
 
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test stops at what it does not expect")]
+
 #[path = "../sim/mod.rs"]
 mod sim;
 

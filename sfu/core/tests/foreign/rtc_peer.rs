@@ -145,7 +145,7 @@ fn opus() -> RTCRtpCodec {
 /// One microphone, then m-lines that only receive.
 fn offerer(now: Instant, address: SocketAddr, profile: SrtpProtectionProfile) -> (RTCPeerConnection, RTCRtpSenderId) {
     let mut media = MediaEngine::default();
-    let parameters = RTCRtpCodecParameters { rtp_codec: opus(), payload_type: 111, ..Default::default() };
+    let parameters = RTCRtpCodecParameters { rtp_codec: opus(), payload_type: 111 };
     media.register_codec(parameters, RtpCodecKind::Audio).unwrap();
     let settings = SettingEngineBuilder::new().with_srtp_protection_profiles(vec![profile]).build();
     let mut connection = RTCPeerConnectionBuilder::new()
