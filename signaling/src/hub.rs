@@ -232,3 +232,74 @@ async fn run_timer(hub: std::sync::Weak<Hub>) {
         let _ = tokio::time::timeout(wait, strong.timer.notified()).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use signaling_protocol::Role;
+
+    use super::*;
+    use crate::nodes::Embedded;
+    use crate::rooms::{Grant, Limits, Request};
+
+    fn hub() -> (Arc<Hub>, Arc<Metrics>) {
+        let metrics = Arc::new(Metrics::default());
+        let rooms = Rooms::new(Limits::default(), Instant::now());
+        (Hub::start(rooms, Arc::new(Embedded::default()), Arc::clone(&metrics)), metrics)
+    }
+
+    fn join(hub: &Arc<Hub>) -> Registration {
+        let registration = hub.open();
+        let conn = registration.conn;
+        let grant = Grant { identity: "i".into(), name: "n".into(), role: Role::Speaker, kinds: None };
+        let (peer, nonce) = (format!("p{}", conn.0), "n".to_owned());
+        hub.input(Input::Hello { conn, re: 1, room: "demo".into(), peer, nonce, grant });
+        registration
+    }
+
+    fn signal(hub: &Arc<Hub>, conn: ConnId) {
+        let request = Request::Signal { to: None, data: serde_json::Value::Null };
+        hub.input(Input::Request { conn, re: 2, request });
+    }
+
+    #[tokio::test]
+    async fn socket_that_is_not_read_is_cut_off_and_the_others_are_not() {
+        let (hub, metrics) = hub();
+        let (slow, mut talker) = (join(&hub), join(&hub));
+        for _ in 0..OUTBOUND_MAX + 10 {
+            signal(&hub, talker.conn);
+            while talker.outbound.try_recv().is_ok() {}
+        }
+        assert_eq!(slow.cut.borrow().map(|(code, _)| code), Some(1008));
+        assert_eq!(*talker.cut.borrow(), None);
+        assert_eq!(metrics.slow_closes.get(), 1, "counted once");
+        assert_eq!(slow.outbound.len(), OUTBOUND_MAX, "what waits is bounded");
+    }
+
+    #[tokio::test]
+    async fn broadcast_is_written_once_for_all() {
+        let (hub, _) = hub();
+        let (mut first, mut second, talker) = (join(&hub), join(&hub), join(&hub));
+        signal(&hub, talker.conn);
+        let last = |registration: &mut Registration| {
+            let mut last = None;
+            while let Ok(Outbound::Text(text)) = registration.outbound.try_recv() {
+                last = Some(text);
+            }
+            last
+        };
+        // Behind the welcome.
+        assert!(matches!(first.outbound.try_recv(), Ok(Outbound::Welcome(_))));
+        assert!(matches!(second.outbound.try_recv(), Ok(Outbound::Welcome(_))));
+        let (first, second) = (last(&mut first).unwrap(), last(&mut second).unwrap());
+        assert!(first.contains("signal"));
+        assert_eq!(first.as_ptr(), second.as_ptr());
+    }
+
+    #[tokio::test]
+    async fn end_cuts_every_socket_with_1001() {
+        let (hub, _) = hub();
+        let sockets = [join(&hub), hub.open()];
+        hub.shut_down();
+        assert!(sockets.iter().all(|socket| socket.cut.borrow().is_some_and(|(code, _)| code == 1001)));
+    }
+}

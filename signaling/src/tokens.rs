@@ -363,7 +363,7 @@ mod tests {
         #[test]
         fn one_changed_byte_is_refused(index in 0usize..200, byte in 0u8..128) {
             let token = with(|_| ());
-            let mut bytes = token.clone().into_bytes();
+            let mut bytes = token.into_bytes();
             let index = index % bytes.len();
             proptest::prop_assume!(bytes[index] != byte);
             bytes[index] = byte;

@@ -1,6 +1,6 @@
 //! The fixtures are the contract: they parse, they come out as they went in, and the README shows exactly them.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

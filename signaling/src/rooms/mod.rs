@@ -5,6 +5,7 @@
 //! What a client is told is exactly what its roster needs: `welcome` holds all lines (its own too), `joined` replaces
 //! one, `left` removes one, `mute` changes one track, and `moved` with `node_lost` takes the media of every line away.
 
+mod events;
 mod media;
 mod member;
 mod message;
@@ -197,10 +198,14 @@ impl Rooms {
 
     fn hello(&mut self, conn: ConnId, re: u64, room_name: String, peer: String, nonce: String, grant: Grant) {
         if self.conns.contains_key(&conn) {
-            return self.refuse(conn, re, Code::AlreadyJoined.error("this connection already has a participation"));
+            return self.refuse_hello(
+                conn,
+                re,
+                Code::AlreadyJoined.error("this connection already has a participation"),
+            );
         }
         if !self.rooms.contains_key(&room_name) && self.rooms.len() >= self.limits.rooms_max {
-            return self.refuse(
+            return self.refuse_hello(
                 conn,
                 re,
                 Code::ServerFull.error_retry("this server has no place for a new room", 5000),
@@ -208,7 +213,7 @@ impl Rooms {
         }
         let room = self.rooms.entry(room_name.clone()).or_insert_with(Room::new);
         if room.members.len() >= self.limits.members_max {
-            return self.refuse(conn, re, Code::RoomFull.error_retry("room is full", 5000));
+            return self.refuse_hello(conn, re, Code::RoomFull.error_retry("room is full", 5000));
         }
         let member = Member::new(grant, nonce, Some(conn));
         let line = member.line(&peer);
@@ -221,16 +226,20 @@ impl Rooms {
 
     fn resume(&mut self, now: Instant, conn: ConnId, re: u64, participation: crate::resume::Participation) {
         if self.conns.contains_key(&conn) {
-            return self.refuse(conn, re, Code::AlreadyJoined.error("this connection already has a participation"));
+            return self.refuse_hello(
+                conn,
+                re,
+                Code::AlreadyJoined.error("this connection already has a participation"),
+            );
         }
         let Some(member) = self.member_mut(&participation.room, &participation.peer) else {
             if now < self.takeover_until && self.parked.len() < PARKED_MAX {
                 return self.parked.push(Parked { conn, re, participation, until: self.takeover_until });
             }
-            return self.refuse(conn, re, Code::ResumeExpired.error("this participation has ended"));
+            return self.refuse_hello(conn, re, Code::ResumeExpired.error("this participation has ended"));
         };
         if member.nonce != participation.nonce {
-            return self.refuse(conn, re, Code::ResumeExpired.error("this participation has ended"));
+            return self.refuse_hello(conn, re, Code::ResumeExpired.error("this participation has ended"));
         }
         let replaced = member.conn.replace(conn);
         let was_away = member.away.take().is_some();
@@ -266,7 +275,7 @@ impl Rooms {
 
     fn request(&mut self, conn: ConnId, re: u64, request: Request) {
         let Some((room, peer)) = self.conns.get(&conn).cloned() else {
-            return self.refuse(conn, re, Code::HelloExpected.error("this connection has no participation"));
+            return self.refuse_hello(conn, re, Code::HelloExpected.error("this connection has no participation"));
         };
         match request {
             Request::Offer(spec) => self.offer(&room, &peer, conn, re, *spec),
@@ -358,7 +367,7 @@ impl Rooms {
         self.parked = waiting;
         for parked in due {
             let Parked { conn, re, .. } = parked;
-            self.refuse(conn, re, Code::ResumeExpired.error("this participation has ended"));
+            self.refuse_hello(conn, re, Code::ResumeExpired.error("this participation has ended"));
         }
     }
 
@@ -421,10 +430,22 @@ impl Rooms {
     }
 
     fn reply_ok(&mut self, conn: ConnId, re: u64) {
-        self.send(vec![conn], ServerMessage::Ok { re });
+        self.reply(conn, ServerMessage::Ok { re });
     }
 
     fn refuse(&mut self, conn: ConnId, re: u64, error: ProtocolError) {
+        self.reply(conn, ServerMessage::Error { re: Some(re), error });
+    }
+
+    /// To a socket that may be gone or replaced by the time that a node has answered.
+    fn reply(&mut self, conn: ConnId, message: ServerMessage) {
+        if self.conns.contains_key(&conn) {
+            self.send(vec![conn], message);
+        }
+    }
+
+    /// To a socket without a participation.
+    fn refuse_hello(&mut self, conn: ConnId, re: u64, error: ProtocolError) {
         self.send(vec![conn], ServerMessage::Error { re: Some(re), error });
     }
 }

@@ -4,6 +4,7 @@
 
 mod answer;
 mod error;
+mod line;
 mod offer;
 
 pub use answer::{Origin, Transport, write_answer};

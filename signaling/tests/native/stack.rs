@@ -185,7 +185,13 @@ pub(crate) async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool)
 }
 
 /// One plain HTTP request; the whole answer as text.
-pub(crate) async fn http(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
+pub(crate) async fn http(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let request = format!(
