@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("carillon", "signaling"),
     ("e2e", "sfu-control"),
     ("e2e", "signaling-protocol"),
+    ("relay-core", "stun"),
     ("sfu", "admin"),
     ("sfu", "sfu-control"),
     ("sfu", "sfu-core"),
@@ -36,7 +37,7 @@ const TEST_ARROWS: &[(&str, &str)] = &[
 ];
 
 /// Packages that do no input or output of their own, and what would let them.
-const CORES: &[&str] = &["sfu-core", "srtp", "stun"];
+const CORES: &[&str] = &["relay-core", "sfu-core", "srtp", "stun"];
 const IO_CRATES: &[&str] =
     &["tokio", "mio", "socket2", "axum", "hyper", "serde", "serde_json", "tracing", "log", "udp"];
 
