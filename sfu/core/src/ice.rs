@@ -53,7 +53,6 @@ pub(crate) fn credentials_in_range(credentials: &IceCredentials) -> bool {
 }
 
 /// Credentials of both sides between two restarts.
-#[derive(Debug)]
 struct Generation {
     local: Ufrag,
     key: IntegrityKey,
@@ -66,13 +65,11 @@ impl Generation {
     }
 }
 
-#[derive(Debug)]
 struct ValidPath {
     remote: SocketAddr,
     last_check: Instant,
 }
 
-#[derive(Debug)]
 pub(crate) struct Agent {
     current: Generation,
     /// Until the new generation nominates, checks with the old one keep the old path alive (RFC 8445 section 9).

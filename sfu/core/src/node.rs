@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -34,10 +35,17 @@ pub enum NodeError {
 }
 
 /// A datagram to send. Borrowed from the node's output arena until [`Node::clear_transmits`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Transmit<'a> {
     pub to: SocketAddr,
     pub payload: &'a [u8],
+}
+
+/// Addresses of people do not print.
+impl fmt::Debug for Transmit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transmit(_:{}, {} bytes)", self.to.port(), self.payload.len())
+    }
 }
 
 /// How one peer is doing.
@@ -66,7 +74,6 @@ pub struct NodeSizes {
     pub events: usize,
 }
 
-#[derive(Debug)]
 pub struct Node {
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
@@ -352,7 +359,9 @@ impl Node {
         let key = self.key_of(peer)?;
         let peer = &mut self.peers[key];
         let track = peer.tracks.iter_mut().find(|track| track.kind == kind).ok_or(CommandError::NoSuchTrack)?;
-        track.muted = muted;
+        if std::mem::replace(&mut track.muted, muted) == muted {
+            return Ok(());
+        }
         if let Some(place) = track.slot {
             let slot = &mut self.rooms[peer.room].slots[place];
             slot.restart_source();
@@ -441,6 +450,13 @@ impl Node {
         let room = &mut self.rooms[key];
         let mark = Queued::Speakers { key, room: room.id };
         self.events.mark(&mut room.speakers_queued, mark, &mut self.counters);
+    }
+}
+
+/// Sizes only: what is inside are keys and addresses.
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("sizes", &self.sizes()).finish_non_exhaustive()
     }
 }
 

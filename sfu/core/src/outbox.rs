@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 
 use crate::Transmit;
 
-#[derive(Debug)]
 pub(crate) struct Outbox {
     bytes: Box<[u8]>,
     used: usize,
@@ -14,7 +13,6 @@ pub(crate) struct Outbox {
     entries_max: usize,
 }
 
-#[derive(Debug)]
 struct Entry {
     to: SocketAddr,
     start: usize,

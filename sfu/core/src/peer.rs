@@ -17,7 +17,6 @@ use crate::{
     track::Track,
 };
 
-#[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
     /// Key of the room in the node's table.

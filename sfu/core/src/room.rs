@@ -15,7 +15,6 @@ use crate::{
     stamp::{Outgoing, Rendering},
 };
 
-#[derive(Debug)]
 pub(crate) struct Room {
     pub(crate) id: RoomId,
     /// Keys in the node's table of peers.
@@ -33,7 +32,6 @@ pub(crate) struct Room {
     pub(crate) speakers_queued: bool,
 }
 
-#[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) to: SocketAddr,
     /// Key in the node's table of peers.

@@ -400,3 +400,15 @@ fn joins_out_of_bounds_are_refused_and_change_nothing() {
     let muted = Command::Mute { peer: PeerId(1), kind: sfu_core::TrackKind::Program, muted: true };
     assert_eq!(world.node.handle_command(world.now, muted).unwrap_err(), CommandError::NoSuchTrack);
 }
+
+#[test]
+fn addresses_of_people_do_not_print() {
+    let mut world = World::new();
+    let mut client = Client::connected(&mut world, 1, |_| {});
+    let check = client.check();
+    world.inject(client.address, &check);
+    let transmit = world.node.transmits().next().unwrap();
+    let printed = format!("{transmit:?} {:?} {:?}", world.node, sfu_core::Path { remote: client.address });
+    assert!(!printed.contains("192.0.2"), "{printed}");
+    assert!(!format!("{:?} {:?}", client.joined, client.local).contains(&client.joined.local_ice.pwd));
+}
