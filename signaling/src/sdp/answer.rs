@@ -33,9 +33,8 @@ pub fn write_answer(offer: &Offer, transport: &Transport, slots: &[SlotInfo], or
     let mut writer =
         Writer { offer, transport, slots, sdp: String::with_capacity(1024 + 512 * offer.sections.len()) };
     writer.session(origin);
-    let mut tagged = true;
     for section in &offer.sections {
-        tagged &= !writer.section(section, tagged);
+        writer.section(section);
     }
     writer.sdp
 }
@@ -68,20 +67,17 @@ impl Writer<'_> {
         self.line(format_args!("a=msid-semantic: WMS *"));
     }
 
-    /// True when the m-line is accepted.
-    fn section(&mut self, section: &Section, tagged: bool) -> bool {
+    fn section(&mut self, section: &Section) {
         match &section.service {
             Service::Rejected => {
                 self.line(format_args!("m={} 0 {} {}", section.media, section.proto, section.format));
                 self.line(format_args!("c=IN IP4 0.0.0.0"));
                 self.mid(section);
                 self.line(format_args!("a=inactive"));
-                false
             }
             Service::Inactive => {
-                self.accepted(section, tagged, "inactive");
+                self.accepted(section, "inactive");
                 self.codecs(None, None, false);
-                true
             }
             Service::Active { track, slot, dtx } => {
                 // A slot that the node did not give stays silent.
@@ -92,12 +88,11 @@ impl Writer<'_> {
                     (None, Some(_)) => "sendonly",
                     (None, None) => "inactive",
                 };
-                self.accepted(section, tagged, direction);
+                self.accepted(section, direction);
                 self.codecs(track.as_ref(), place.map(|place| place.kind), *dtx);
                 if let Some(place) = place {
                     self.source(place);
                 }
-                true
             }
         }
     }
@@ -108,7 +103,7 @@ impl Writer<'_> {
         }
     }
 
-    fn accepted(&mut self, section: &Section, tagged: bool, direction: &str) {
+    fn accepted(&mut self, section: &Section, direction: &str) {
         let transport = self.transport;
         let HeaderProfile { opus, red, .. } = self.offer.profile;
         let red = red.map(|red| format!(" {red}")).unwrap_or_default();
@@ -133,9 +128,9 @@ impl Writer<'_> {
                 DtlsRole::Server => "passive",
             }
         ));
-        if tagged {
-            self.candidates();
-        }
+        // The first accepted m-line would be enough (RFC 9143 section 7.1.3), but aiortc takes the candidates of a bundle
+        // from its last one. Nobody minds them everywhere.
+        self.candidates();
     }
 
     fn candidates(&mut self) {
