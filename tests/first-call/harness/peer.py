@@ -12,7 +12,6 @@ import aioice.ice
 import numpy
 from aiortc import (
     MediaStreamTrack,
-    RTCBundlePolicy,
     RTCConfiguration,
     RTCPeerConnection,
     RTCSessionDescription,
@@ -95,7 +94,7 @@ async def session(options, socket):
     welcome = await reply(socket, 1)
     say("welcome", peer=welcome["peer"])
 
-    connection = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+    connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     uses = []
     if options.tone:
         uses.append((connection.addTransceiver(Tone(options.tone), direction="sendonly"), options.kind))

@@ -20,7 +20,9 @@ export class Child {
     this.name = name;
     this.log = '';
     this.exited = false;
-    this.process = spawn(command, args, { cwd, env: { ...process.env, ...env }, stdio: [stdin, 'pipe', 'pipe'] });
+    // A process group of its own: a wrapper such as xvfb-run takes its children with it.
+    const options = { cwd, env: { ...process.env, ...env }, stdio: [stdin, 'pipe', 'pipe'], detached: true };
+    this.process = spawn(command, args, options);
     this.pid = this.process.pid;
     alive.add(this);
     mkdirSync(OUT, { recursive: true });
@@ -40,6 +42,7 @@ export class Child {
       });
       this.process.on('exit', (code, signal) => {
         this.exited = true;
+        this.signal('SIGKILL');
         alive.delete(this);
         resolve({ code, signal });
       });
@@ -48,7 +51,7 @@ export class Child {
 
   signal(name) {
     try {
-      process.kill(this.pid, name);
+      process.kill(-this.pid, name);
     } catch {
       // Already gone.
     }
