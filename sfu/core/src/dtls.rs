@@ -179,3 +179,87 @@ impl fmt::Debug for Channel {
         f.debug_struct("Channel").field("state", &self.state).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// Plays back outputs; fails on the datagram `x`.
+    struct Script(VecDeque<Step>);
+
+    enum Step {
+        Certificate,
+        Keys,
+        Connected,
+        Closed,
+        Wait,
+    }
+
+    impl Handshake for Script {
+        fn handle_datagram(&mut self, _: Instant, datagram: &[u8]) -> Result<(), HandshakeFailed> {
+            if datagram == b"x" { Err(HandshakeFailed) } else { Ok(()) }
+        }
+        fn handle_timeout(&mut self, _: Instant) -> Result<(), HandshakeFailed> {
+            Ok(())
+        }
+        fn close(&mut self, _: Instant) {}
+        fn version(&self) -> &'static str {
+            "DTLS"
+        }
+        fn poll<'a>(&mut self, _: &'a mut [u8]) -> Output<'a> {
+            let profile = Profile::AeadAes128Gcm;
+            match self.0.pop_front() {
+                Some(Step::Certificate) => Output::Certificate(b"certificate"),
+                Some(Step::Keys) => {
+                    Output::Keys(profile, Keys::from_keying_material(profile, &[1; 56]).map_err(|_| HandshakeFailed))
+                }
+                Some(Step::Connected) => Output::Connected,
+                Some(Step::Closed) => Output::Closed,
+                Some(Step::Wait) | None => Output::Wait(start()),
+            }
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "an origin for made-up time")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    /// What each datagram leads to.
+    fn run(steps: Vec<Step>, datagrams: &[&[u8]]) -> Vec<Result<(), GoneReason>> {
+        let fingerprint = Fingerprint::Sha256(Sha256::digest(b"certificate").into());
+        let mut channel = Channel::new(Box::new(Script(steps.into())), fingerprint);
+        let mut outbox = Outbox::new(8, 1_000);
+        let to = ([192, 0, 2, 1], 9).into();
+        let progress = datagrams.iter().map(|datagram| {
+            match channel.drive(start(), Input::Datagram(datagram), to, &mut outbox, &mut Vec::new()) {
+                Progress::None | Progress::Established { .. } => Ok(()),
+                Progress::Ended(reason) => Err(reason),
+            }
+        });
+        progress.collect()
+    }
+
+    #[test]
+    fn error_ends_a_handshake_but_not_a_call() {
+        assert_eq!(run(vec![Step::Wait], &[b"x"]), [Err(GoneReason::DtlsFailed)]);
+        let shaken = vec![Step::Certificate, Step::Connected, Step::Keys, Step::Wait];
+        assert_eq!(run(shaken, &[b".", b"x", b"."]), [Ok(()), Ok(()), Ok(())]);
+    }
+
+    #[test]
+    fn nothing_is_established_without_the_announced_certificate_and_keys() {
+        let nameless = vec![Step::Connected, Step::Keys, Step::Wait];
+        assert_eq!(run(nameless, &[b"."]), [Err(GoneReason::FingerprintMismatch)]);
+        let keyless = vec![Step::Certificate, Step::Connected, Step::Wait];
+        assert_eq!(run(keyless, &[b"."]), [Err(GoneReason::NoSrtpProfile)]);
+    }
+
+    #[test]
+    fn close_notify_ends_a_call() {
+        let closed = vec![Step::Certificate, Step::Connected, Step::Keys, Step::Wait, Step::Closed];
+        assert_eq!(run(closed, &[b".", b"."]), [Ok(()), Err(GoneReason::Closed)]);
+    }
+}
