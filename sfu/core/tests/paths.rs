@@ -412,3 +412,35 @@ fn addresses_of_people_do_not_print() {
     assert!(!printed.contains("192.0.2"), "{printed}");
     assert!(!format!("{:?} {:?}", client.joined, client.local).contains(&client.joined.local_ice.pwd));
 }
+
+#[test]
+fn address_of_a_silent_peer_goes_to_who_proves_it() {
+    let mut world = World::new();
+    let [mut a, mut b] = [1, 2].map(|id| Client::connected(&mut world, id, |_| {}));
+    a.behaviour.no_checks = true;
+    world.run(16 * S, &mut [&mut a, &mut b]);
+    let check = b.check();
+    world.inject(a.address, &check);
+    assert_eq!(gone(&mut world), [(PeerId(1), GoneReason::ConsentExpired)]);
+    b.address = a.address;
+    let mut c = Client::connected(&mut world, 3, |_| {});
+    c.speak(b"x");
+    world.settle(&mut [&mut b, &mut c]);
+    assert_eq!(b.heard(), [b"x"]);
+}
+
+#[test]
+fn both_address_families_are_answered_as_the_peer_knows_itself() {
+    let mut world = World::new();
+    let mut client = Client::join(&mut world, 1, |_| {});
+    client.address = "[2001:db8::7]:5000".parse().unwrap();
+    world.run(100 * MS, &mut [&mut client]);
+    assert!(client.is_connected());
+    let mapped: SocketAddr = "[::ffff:192.0.2.77]:6000".parse().unwrap();
+    let check = client.check();
+    world.inject(mapped, &check);
+    let transmit = world.node.transmits().last().unwrap();
+    let answer = stun::Message::parse(transmit.payload).unwrap();
+    assert_eq!(transmit.to, mapped);
+    assert_eq!(answer.xor_mapped_address(), Some("192.0.2.77:6000".parse().unwrap()));
+}
