@@ -69,9 +69,8 @@ impl From<Gone> for End {
 
 /// Serves one socket to its end. `room`: its name from the path, checked here so that browsers can see the error.
 pub async fn run(socket: Socket, room: String, context: Arc<Context>) {
-    let registration = context.hub.open();
-    context.metrics.sockets.inc();
-    let Registration { conn, mut outbound, cut } = registration;
+    let Registration { conn, mut outbound, cut } = context.hub.open();
+    let mut seat = Seat::new(conn, Arc::clone(&context));
     let mut session = Session {
         socket: socket.with_cut(cut),
         conn,
@@ -82,16 +81,36 @@ pub async fn run(socket: Socket, room: String, context: Arc<Context>) {
         hello_tries: 0,
         hello_due: Instant::now() + HELLO_TIME_MAX,
         bucket: Bucket::new(Instant::now()),
-        context: Arc::clone(&context),
+        context,
     };
     let end = session.serve(&mut outbound).await;
     tracing::debug!(?end, "Socket ended");
-    outbound.close();
-    context.hub.close(conn, end == End::Left);
+    seat.left = end == End::Left;
+    drop((outbound, seat));
     if let End::Close(code, reason) = end {
         session.socket.close(code, reason).await;
     }
-    context.metrics.sockets.dec();
+}
+
+/// The socket's registration at the hub; given back whatever happens, a panic included.
+struct Seat {
+    conn: ConnId,
+    left: bool,
+    context: Arc<Context>,
+}
+
+impl Seat {
+    fn new(conn: ConnId, context: Arc<Context>) -> Self {
+        context.metrics.sockets.inc();
+        Self { conn, left: false, context }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.context.hub.close(self.conn, self.left);
+        self.context.metrics.sockets.dec();
+    }
 }
 
 struct Session {
