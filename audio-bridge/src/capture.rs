@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::codec::{CodecError, Encoder};
+use crate::codec::{CodecError, Encoder, pause_packet};
 use crate::intake::{Frame, Intake};
 use crate::metrics::Metrics;
 use crate::pcm::{CAPTURE_CHANNELS, Captured, PcmSource, samples_in_ms};
@@ -20,7 +20,7 @@ pub struct CaptureSettings {
     pub bitrate_bps: u32,
     /// First RTP timestamp.
     pub timestamp: u32,
-    /// Leave digital silence out.
+    /// Leave digital silence out. Off, the gate still tells where sound begins again.
     pub silence_gate: bool,
 }
 
@@ -37,6 +37,7 @@ pub struct Encoded {
 /// What happens to a chunk, without the device and without waiting.
 #[derive(Debug)]
 pub struct Capture {
+    frame_ms: u32,
     intake: Intake,
     gate: SilenceGate,
     gated: bool,
@@ -52,6 +53,7 @@ impl Capture {
         metrics: Arc<Metrics>,
     ) -> Result<Self, CodecError> {
         Ok(Self {
+            frame_ms: settings.frame_ms,
             intake: Intake::new(settings.frame_ms, settings.timestamp),
             gate: SilenceGate::new(settings.frame_ms),
             gated: settings.silence_gate,
@@ -63,20 +65,29 @@ impl Capture {
 
     /// Takes a chunk that arrived at `at`.
     pub fn push(&mut self, at: Instant, chunk: &[i16]) {
-        let Self { intake, gate, gated, encoder, queue, metrics } = self;
+        let Self { frame_ms, intake, gate, gated, encoder, queue, metrics } = self;
         let newest = chunk.len().saturating_sub(CHUNK_VALUES_MAX);
         intake.push(at, &chunk[newest..], |Frame { timestamp, samples }| {
-            let verdict = if *gated { gate.judge(samples) } else { Verdict::Send { marker: false } };
-            let Verdict::Send { marker } = verdict else {
-                metrics.frames_silent.inc();
-                return;
+            let verdict = match gate.judge(samples) {
+                Verdict::Pause | Verdict::Skip if !*gated => Verdict::Send { marker: false },
+                verdict @ (Verdict::Send { .. } | Verdict::Pause | Verdict::Skip) => verdict,
             };
-            let started = Instant::now();
-            // A frame of the right length is always encoded; there is nothing to tell a listener if not.
-            let Ok(payload) = encoder.encode(samples) else { return };
-            metrics.encode_seconds.observe(started.elapsed().as_secs_f64());
-            metrics.frames_encoded.inc();
-            if queue.push(Encoded { timestamp, marker, payload: payload.to_vec(), arrived: at }) {
+            let (payload, marker) = match verdict {
+                Verdict::Send { marker } => {
+                    let started = Instant::now();
+                    // A frame of the right length is always encoded; there is nothing to tell a listener if not.
+                    let Ok(payload) = encoder.encode(samples) else { return };
+                    metrics.encode_seconds.observe(started.elapsed().as_secs_f64());
+                    metrics.frames_encoded.inc();
+                    (payload.to_vec(), marker)
+                }
+                Verdict::Pause => (pause_packet(*frame_ms), false),
+                Verdict::Skip => {
+                    metrics.frames_silent.inc();
+                    return;
+                }
+            };
+            if queue.push(Encoded { timestamp, marker, payload, arrived: at }) {
                 metrics.frames_dropped.inc();
             }
         });

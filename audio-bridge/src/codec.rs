@@ -46,6 +46,19 @@ impl Encoder {
     }
 }
 
+/// A packet without sound that announces a pause: only the table-of-contents byte of a full-band stereo frame (RFC 6716
+/// section 3.1), the form in which Opus encoders send DTX. A decoder conceals it, and what came before was silence.
+#[must_use]
+pub fn pause_packet(frame_ms: u32) -> Vec<u8> {
+    const STEREO: u8 = 1 << 2;
+    let configuration: u8 = match frame_ms {
+        5 => 29,
+        10 => 30,
+        _ => 31,
+    };
+    vec![configuration << 3 | STEREO]
+}
+
 /// Mono decoder of one voice.
 #[derive(Debug)]
 pub struct Decoder {
@@ -123,6 +136,20 @@ mod tests {
         }
         assert!((1_000..18_000).contains(&bytes), "{bytes} bytes a second for 128 kb/s");
         assert!(left > 10_000.0 * right.max(1.0), "left {left:.0} right {right:.0}");
+    }
+
+    #[test]
+    fn a_pause_lasts_one_frame_and_is_silent() {
+        for frame_ms in [5, 10, 20] {
+            let mut encoder = Encoder::new(128_000).expect("encoder");
+            let silence = vec![0; samples_in_ms(frame_ms) * 2];
+            let mut decoder = Decoder::new().expect("decoder");
+            decoder.decode(encoder.encode(&silence).expect("encodes")).expect("decodes");
+            let pause = pause_packet(frame_ms);
+            assert_eq!(Decoder::samples_in(&pause), samples_in_ms(frame_ms));
+            let sound = decoder.decode(&pause).expect("decodes");
+            assert!(sound.iter().all(|sample| sample.abs() <= 1), "{frame_ms} ms");
+        }
     }
 
     #[test]
