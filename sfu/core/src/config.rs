@@ -64,7 +64,8 @@ pub struct Limits {
     pub setup_timeout: Duration,
     /// RFC 7675 section 5.1: 30 s at most without an authenticated check.
     pub consent_timeout: Duration,
-    /// Silence after which [`Event::Idle`](crate::Event::Idle) says so. Browsers send a check each 1-2.5 s.
+    /// Silence after which [`Event::Idle`](crate::Event::Idle) says so. Who talks or hears sends more often than that, and
+    /// Chromium checks each 2.5 s; a Firefox that only listens in a quiet room checks each 4-6 s, so it comes and goes.
     pub idle_after: Duration,
     /// Addresses that passed an authenticated check and are kept for one peer: two interfaces, two families, one move.
     pub paths_per_peer: usize,
