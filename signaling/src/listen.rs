@@ -38,8 +38,14 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 pub struct Connections {
     max: usize,
     per_address_max: usize,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    open: Mutex<Open>,
     metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
 }
 
 /// One of the allowed connections, until it is dropped.
@@ -59,16 +65,17 @@ impl Connections {
     fn take(self: &Arc<Self>, remote: SocketAddr) -> Option<Arc<ConnectionPlace>> {
         let address = network_of(remote.ip());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.values().sum::<usize>() >= self.max {
+        if open.all >= self.max {
             self.metrics.refused("connections");
             return None;
         }
-        let here = open.entry(address).or_default();
+        let here = open.by_address.entry(address).or_default();
         if *here >= self.per_address_max {
             self.metrics.refused("address");
             return None;
         }
         *here += 1;
+        open.all += 1;
         drop(open);
         Some(Arc::new(ConnectionPlace { connections: Arc::clone(self), address }))
     }
@@ -77,10 +84,11 @@ impl Connections {
 impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(here) = open.get_mut(&self.address) {
+        open.all -= 1;
+        if let Some(here) = open.by_address.get_mut(&self.address) {
             *here -= 1;
             if *here == 0 {
-                open.remove(&self.address);
+                open.by_address.remove(&self.address);
             }
         }
     }
@@ -196,6 +204,7 @@ mod tests {
     fn nothing_is_kept_of_closed_connections() {
         let connections = Connections::new(3, 2, Arc::default());
         drop(connections.take(remote("192.0.2.1")).unwrap());
-        assert!(connections.open.lock().unwrap().is_empty());
+        let open = connections.open.lock().unwrap();
+        assert!(open.by_address.is_empty() && open.all == 0);
     }
 }
