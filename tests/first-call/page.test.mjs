@@ -12,6 +12,11 @@ import { Pulse } from './harness/pulse.mjs';
 import { Stack } from './harness/stack.mjs';
 
 const ROOM = 'weekly-meeting';
+const ADA_HZ = 620;
+const CHIARA_HZ = 500;
+const DESKTOP_HZ = 900;
+/// The listener's browser has a microphone too; it is never asked for it.
+const SILENT_HZ = 1511;
 const WIDTHS = [1280, 360];
 /// The longest transition of the page's style.
 const TRANSITION_MS = 400;
@@ -29,10 +34,10 @@ describe('page', () => {
     stack = await Stack.start();
     const tokens = { ws: stack.ws(ROOM) };
     const guest = (name, role, options) => guests.push(new Aiortc(tokens.ws, stack.token(ROOM, name, role), options));
-    guest('Chiara De Angelis-Montefiore', 'speaker', { tone: 500 });
-    guest('Design desktop', 'publisher', { tone: 900, kind: 'program', speech: 0, program: 0 });
-    ada = await Browser.chromium({ hz: 620, ear: { pulse: ears, sink: 'ear' } });
-    strict = await Browser.chromium({ hz: 620, ear: { pulse: ears, sink: 'ear' }, autoplay: false });
+    guest('Chiara De Angelis-Montefiore', 'speaker', { tone: CHIARA_HZ });
+    guest('Design desktop', 'publisher', { tone: DESKTOP_HZ, kind: 'program', speech: 0, program: 0 });
+    ada = await Browser.chromium({ hz: ADA_HZ, ear: { pulse: ears, sink: 'ear' } });
+    strict = await Browser.chromium({ hz: SILENT_HZ, ear: { pulse: ears, sink: 'ear' }, autoplay: false });
   });
 
   after(async () => {
@@ -61,8 +66,8 @@ describe('page', () => {
     tabs.ada = await ada.open(stack.link(ROOM, 'Ada'), { width: 1280 });
     await shows(tabs.ada, '#join-card');
     await picture(tabs.ada, 'before-join', ['#join-card', '#name', '#join-mic', '#join-listen']);
-    assert.match(await tabs.ada.page.evaluate(() => document.body.innerText), new RegExp(ROOM));
-    assert.ok(!(await tabs.ada.page.evaluate(() => location.href + document.body.innerText)).includes('undefined'));
+    assert.match(await tabs.ada.look(() => document.body.innerText), new RegExp(ROOM));
+    assert.ok(!(await tabs.ada.look(() => location.href + document.body.innerText)).includes('undefined'));
   });
 
   it('in the call it shows everybody, the program sound and the controls', async () => {
@@ -76,15 +81,15 @@ describe('page', () => {
 
   it('where the browser refuses autoplay it asks for a tap, and after the tap there is sound', async () => {
     const tab = await strict.open(`${stack.link(ROOM, 'Mute Listener', 'listener')}&join=listen`, { width: 1280 });
+    tabs.listener = tab;
     await eventually('the page is in the call', async () => (await state(tab)) === 'in_call');
     await shows(tab, '#tap-for-sound');
     await picture(tab, 'autoplay-refused', ['#state', '#sound-blocked', '#tap-for-sound', '#leave']);
     await tab.page.click('#tap-for-sound');
-    await eventually('the page plays', () => tab.page.evaluate(() => (
+    await eventually('the page plays', () => tab.look(() => (
       !document.querySelector('#tap-for-sound').checkVisibility() && !window.__carillon.soundBlocked
     )));
-    await tab.page.click('#leave');
-    await shows(tab, '#notice');
+    await tab.hears([ADA_HZ, CHIARA_HZ, DESKTOP_HZ]);
   });
 
   it('when the media node falls silent it says so, and comes back by itself', async () => {
@@ -96,11 +101,21 @@ describe('page', () => {
     } finally {
       process.kill(sfu, 'SIGCONT');
     }
-    await eventually('the page is back in the call', async () => (await state(tabs.ada)) === 'in_call', 30_000);
-    await tabs.ada.hears([500, 900], { timeout_ms: 30_000 });
+    for (const tab of [tabs.ada, tabs.listener]) {
+      await eventually('the page is back in the call', async () => (await state(tab)) === 'in_call', 30_000);
+    }
+    // The guests of another stack do not come back by themselves; the two pages do.
+    await tabs.listener.hears([ADA_HZ], { timeout_ms: 30_000 });
   });
 
-  it('a link that has expired is told in words', async () => {
+  it('whoever leaves is told so, and may come back', async () => {
+    await tabs.listener.page.setViewport({ width: 1280, height: 780 });
+    await tabs.listener.page.click('#leave');
+    await shows(tabs.listener, '#rejoin');
+    await picture(tabs.listener, 'left', ['#notice', '#rejoin']);
+  });
+
+  it('an address without an invitation is told in words', async () => {
     const tab = await ada.open(`${stack.origin}/r/${ROOM}`, { width: 1280 });
     await shows(tab, '#notice');
     await picture(tab, 'no-invitation', ['#notice']);

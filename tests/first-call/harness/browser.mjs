@@ -103,8 +103,20 @@ export class Tab {
     this.name = `${browser.kind} ${browser.hz}`;
   }
 
+  /// Runs `look` in the page and gives back what it returns. Unlike puppeteer's own evaluate it is no user gesture, which
+  /// would allow the page to play sound.
+  async look(look, ...args) {
+    if (this.browser.kind !== 'chromium') return this.page.evaluate(look, ...args);
+    this.session ??= await this.page.createCDPSession();
+    const expression = `(${look})(...${JSON.stringify(args)})`;
+    const options = { expression, returnByValue: true, awaitPromise: true, userGesture: false };
+    const { result, exceptionDetails } = await this.session.send('Runtime.evaluate', options);
+    if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
+    return result.value;
+  }
+
   connections() {
-    return this.page.evaluate(() => window.__probe.connections());
+    return this.look(() => window.__probe.connections());
   }
 
   /// How often each peer connection of the page has offered.
@@ -114,7 +126,7 @@ export class Tab {
 
   /// Messages that the page has sent to the server.
   sent() {
-    return this.page.evaluate(() => window.__probe.sent());
+    return this.look(() => window.__probe.sent());
   }
 
   connected(timeout_ms = 20_000) {
@@ -127,7 +139,7 @@ export class Tab {
 
   /// What each slot plays now, loud ones only.
   hear(tones = []) {
-    return this.page.evaluate((list) => window.__probe.hear(list), tones);
+    return this.look((list) => window.__probe.hear(list), tones);
   }
 
   /// The heard slots, once exactly the tones `expected` are heard, one in each slot, at a settled level. `others` are
@@ -147,11 +159,11 @@ export class Tab {
   }
 
   inbound() {
-    return this.page.evaluate(() => window.__probe.inbound());
+    return this.look(() => window.__probe.inbound());
   }
 
   /// When things happened after the offer, in ms: `answer`, `connected`, and the first sound of each receiver.
   timeline() {
-    return this.page.evaluate(() => window.__probe.timeline());
+    return this.look(() => window.__probe.timeline());
   }
 }

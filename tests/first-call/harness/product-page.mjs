@@ -3,25 +3,25 @@ import { eventually } from './processes.mjs';
 
 /// Names on the cards of the roster, one's own without "(you)", sorted.
 export function roster(tab) {
-  return tab.page.evaluate(() => [...document.querySelectorAll('#roster .person')].map((card) => card.dataset.name).sort());
+  return tab.look(() => [...document.querySelectorAll('#roster .person')].map((card) => card.dataset.name).sort());
 }
 
 /// `connecting`, `in_call`, `reconnecting`, `lost` or `ended`, as the header marks it.
 export function state(tab) {
-  return tab.page.evaluate(() => document.querySelector('#state')?.dataset.state ?? null);
+  return tab.look(() => document.querySelector('#state')?.dataset.state ?? null);
 }
 
 export function peerId(tab) {
-  return tab.page.evaluate(() => window.__carillon.peer);
+  return tab.look(() => window.__carillon.peer);
 }
 
 /// States of the program cards: `playing`, `quiet`, `reconnecting`, `ended`.
 export function programs(tab) {
-  return tab.page.evaluate(() => [...document.querySelectorAll('#programs .program')].map((card) => card.dataset.state));
+  return tab.look(() => [...document.querySelectorAll('#programs .program')].map((card) => card.dataset.state));
 }
 
 export function shows(tab, selector, timeout_ms = 15_000) {
-  return eventually(`${tab.name} shows ${selector}`, () => tab.page.evaluate((query) => {
+  return eventually(`${tab.name} shows ${selector}`, () => tab.look((query) => {
     const element = document.querySelector(query);
     return element !== null && element.checkVisibility() && element.getBoundingClientRect().height > 0;
   }, selector), timeout_ms);
@@ -30,7 +30,7 @@ export function shows(tab, selector, timeout_ms = 15_000) {
 /// What is wrong with the layout at the present width: a page wider than the window, a control outside of it, a label
 /// that does not fit into its button. Empty when all is well.
 export function layoutProblems(tab, selectors) {
-  return tab.page.evaluate((wanted) => {
+  return tab.look((wanted) => {
     const problems = [];
     const width = window.innerWidth;
     if (document.scrollingElement.scrollWidth > width) problems.push(`scrolls sideways: ${document.scrollingElement.scrollWidth} > ${width}`);
