@@ -55,7 +55,7 @@ pub struct Args {
     /// File with one kid:secret a line
     #[arg(long, value_name = "FILE")]
     pub token_keys_file: Option<PathBuf>,
-    /// Origin of a page elsewhere that may connect, as https://host[:port]; several with commas
+    /// Origin of a page elsewhere that may connect, as https://host or https://host:port; several with commas
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,
     /// How long a participation outlives its socket, in ms [default: 10000]

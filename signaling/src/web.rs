@@ -1,5 +1,5 @@
 //! The routes of the public port: the page and its files, the WebSocket, and the version. Nothing here knows rooms; a
-//! socket is handed to a [`session`](crate::session).
+//! socket is handed to a [`session`].
 //!
 //! | route | answer |
 //! | --- | --- |

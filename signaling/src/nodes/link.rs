@@ -1,6 +1,6 @@
 //! One task for each node: dials its control link, takes the snapshot, carries calls out and events in, and decides
 //! when a node is lost. A broken link is not yet a lost node: it keeps its calls running without us. Lost means that
-//! its port refuses connections, or that it could not be reached again for [`LOST_AFTER`].
+//! its port refuses connections, or that it could not be reached again for `LOST_AFTER`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
