@@ -22,7 +22,7 @@ const TOKEN_BYTES_MAX: usize = 4096;
 const NOT_BEFORE_LEEWAY_S: f64 = 30.0;
 /// Longest identity and name, in characters.
 pub const NAME_CHARS_MAX: usize = 64;
-const IDENTITY_CHARS_MAX: usize = 128;
+pub const IDENTITY_CHARS_MAX: usize = 128;
 
 /// What a token grants.
 #[derive(Clone, Debug, PartialEq, Serialize)]

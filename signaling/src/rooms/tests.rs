@@ -164,3 +164,25 @@ fn rooms_and_members_are_bounded() {
     let fourth = world.join("d", Role::Listener);
     assert_eq!(world.client(fourth).errors, ["server_full"]);
 }
+
+#[test]
+fn what_a_node_keeps_of_a_peer_fits_at_its_longest() {
+    let mut world = World::new();
+    let conn = world.open();
+    let kinds = Some(vec![TrackKind::Mic, TrackKind::Program]);
+    let identity = "\u{1}".repeat(crate::tokens::IDENTITY_CHARS_MAX);
+    let name = "\u{1F514}".repeat(crate::tokens::NAME_CHARS_MAX);
+    let grant = Grant { identity, name, role: Role::Moderator, kinds };
+    let (peer, nonce) = ("p".repeat(16), "n".repeat(16));
+    world.input(Input::Hello { conn, re: 1, room: "a".into(), peer, nonce, grant });
+    let Request::Offer(mut offer) = spec(0, 0) else { panic!("not an offer") };
+    offer.ice.ufrag = "u".repeat(256);
+    offer.fingerprint.value = ["AB"; 64].join(":");
+    world.request(conn, Request::Offer(offer));
+    let metas = world
+        .calls
+        .iter()
+        .filter_map(|(_, op)| if let sfu_control::Operation::Join(join) = op { Some(join.meta.len()) } else { None });
+    let metas: Vec<_> = metas.collect();
+    assert!(metas.len() == 1 && metas[0] <= sfu_control::META_BYTES_MAX, "{metas:?}");
+}
