@@ -24,6 +24,8 @@ const MEDIA_UP_MAX: Duration = Duration::from_secs(10);
 const SENT_AWAY: Duration = Duration::from_secs(30);
 /// What a server may ask us to wait.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// The code of "no media node is there".
+const NO_NODE: &str = "no_node";
 const GOODBYE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub struct SessionSettings {
 pub enum SessionError {
     #[error("signalling")]
     Client(#[from] ClientError),
+    #[error("signalling refused to resume")]
+    ResumeRefused(#[source] ClientError),
     #[error("connection to signalling is closed: {0}")]
     Closed(Closed),
     #[error("media")]
@@ -102,9 +106,14 @@ impl Session {
     /// Participates until `shutdown` says so, then leaves.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         loop {
-            let error = match self.participate(&mut shutdown).await {
-                Ok(()) => break,
-                Err(error) => error,
+            let mut overdue = shutdown.clone();
+            let error = tokio::select! {
+                outcome = self.participate(&mut shutdown) => match outcome {
+                    Ok(()) => break,
+                    Err(error) => error,
+                },
+                // It was connecting or waiting and had no ear for us.
+                () = async { stopped(&mut overdue).await; sleep(GOODBYE * 2).await } => break,
             };
             self.metrics.signaling_reconnects.inc();
             self.status.signaling_failed(&error);
@@ -121,10 +130,14 @@ impl Session {
     async fn participate(&mut self, shutdown: &mut watch::Receiver<bool>) -> Result<(), SessionError> {
         let options = Options { trust: self.settings.trust.clone(), ..Options::default() };
         let (client, mut messages) = Client::connect(&self.settings.url, &options).await?;
-        let welcome = client.hello(self.credential()?, None).await?;
+        let credential = self.credential()?;
+        let resuming = matches!(credential, Credential::Resume(_));
+        let welcome = client.hello(credential, None).await.map_err(|error| {
+            if resuming && error.code().is_some() { SessionError::ResumeRefused(error) } else { error.into() }
+        })?;
         self.welcomed(&welcome).await;
         if self.outlet.borrow().is_none() {
-            self.connect_media(&client).await?;
+            self.connect_media(&mut messages, &client).await?;
         }
         loop {
             tokio::select! {
@@ -135,7 +148,12 @@ impl Session {
                     return Ok(());
                 }
                 message = messages.recv() => match message {
-                    Some(message) => self.handle(message, &client).await?,
+                    Some(message) => {
+                        if let Some(wait) = self.handle(message).await? {
+                            sleep(wait).await;
+                            self.connect_media(&mut messages, &client).await?;
+                        }
+                    }
                     None => return Err(SessionError::Closed(client.closed().await)),
                 },
                 was_up = ended(&mut self.follower) => {
@@ -143,8 +161,8 @@ impl Session {
                         self.media_backoff.reset();
                     }
                     self.drop_peer().await;
-                    self.wait_for_media_retry(&mut messages, &client).await?;
-                    self.connect_media(&client).await?;
+                    self.wait_for_media_retry(None, &mut messages, &client).await?;
+                    self.connect_media(&mut messages, &client).await?;
                 }
             }
         }
@@ -178,20 +196,40 @@ impl Session {
         }
     }
 
-    /// Offers a new media connection and makes it the outlet.
-    async fn connect_media(&mut self, client: &Client) -> Result<(), SessionError> {
+    /// Offers media connections until one is taken. A node that is away is waited for on this socket: everyone else sees
+    /// one participant the whole time.
+    async fn connect_media(
+        &mut self,
+        messages: &mut mpsc::Receiver<ServerMessage>,
+        client: &Client,
+    ) -> Result<(), SessionError> {
+        loop {
+            let error = match self.offer(client).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            self.status.media(MediaState::Disconnected);
+            let SessionError::Client(ClientError::Refused(refusal)) = &error else { return Err(error) };
+            if refusal.code != NO_NODE && refusal.retry_after_ms.is_none() {
+                return Err(error);
+            }
+            self.status.signaling_refused(&error);
+            self.wait_for_media_retry(refusal.retry_after_ms, messages, client).await?;
+        }
+    }
+
+    /// Offers one media connection and makes it the outlet.
+    async fn offer(&mut self, client: &Client) -> Result<(), SessionError> {
         self.status.media(MediaState::Connecting);
         let (peer, offer) = Peer::offer(self.settings.ssrc, &self.ice_servers, Arc::clone(&self.playout)).await?;
         let peer = Arc::new(peer);
         let answered = async {
             let answer = client.offer(offer.sdp, offer.media).await?;
-            tracing::trace!(answer, "Got the answer");
             peer.answer(answer).await?;
             Ok::<(), SessionError>(())
         };
         if let Err(error) = answered.await {
             peer.close().await;
-            self.status.media(MediaState::Disconnected);
             return Err(error);
         }
         let follower = follow(Arc::clone(&peer), Arc::clone(&self.status), Arc::clone(&self.metrics));
@@ -200,57 +238,60 @@ impl Session {
         Ok(())
     }
 
-    async fn handle(&mut self, message: ServerMessage, client: &Client) -> Result<(), SessionError> {
+    /// Says how long to wait before a new offer, when one is needed.
+    async fn handle(&mut self, message: ServerMessage) -> Result<Option<Duration>, SessionError> {
         match message {
             ServerMessage::Moved { reason, retry_after_ms } => {
                 tracing::info!(reason, "Signalling moved us");
-                let wait = Duration::from_millis(retry_after_ms.unwrap_or(0)).min(RETRY_AFTER_MAX);
                 self.drop_peer().await;
-                if reason != "node_lost" && reason != "node_drain" {
-                    self.resume = None;
-                    return Err(SessionError::SentAway(reason));
-                }
-                sleep(wait).await;
-                self.connect_media(client).await
+                self.sent_away(&reason)?;
+                Ok(Some(Duration::from_millis(retry_after_ms.unwrap_or(0)).min(RETRY_AFTER_MAX)))
             }
             ServerMessage::IceServers { ice_servers } => {
                 self.ice_servers = ice_servers;
-                Ok(())
+                Ok(None)
             }
             ServerMessage::Slots { slots } => {
                 tracing::debug!(occupied = slots.len(), "Slots changed");
-                Ok(())
+                Ok(None)
+            }
+            ServerMessage::Error { error, .. } => {
+                tracing::warn!(code = error.code, hint = error.hint, "Signalling reported an error");
+                Ok(None)
             }
             // Nobody is talked to by name here: the mixer plays whoever is in a slot.
             ServerMessage::Joined { .. }
             | ServerMessage::Left { .. }
             | ServerMessage::Mute { .. }
             | ServerMessage::Speakers { .. }
-            | ServerMessage::Signal { .. } => Ok(()),
-            ServerMessage::Error { error, .. } => {
-                tracing::warn!(code = error.code, hint = error.hint, "Signalling reported an error");
-                Ok(())
-            }
+            | ServerMessage::Signal { .. } => Ok(None),
             // Answers to requests are taken by the client.
-            ServerMessage::Welcome(_) | ServerMessage::Answer { .. } | ServerMessage::Ok { .. } => Ok(()),
+            ServerMessage::Welcome(_) | ServerMessage::Answer { .. } | ServerMessage::Ok { .. } => Ok(None),
         }
     }
 
-    /// Waits before the next offer, with an eye on signalling, which knows first when the node is back.
+    /// An error when we were moved for any other reason than the node's.
+    fn sent_away(&mut self, reason: &str) -> Result<(), SessionError> {
+        if reason == "node_lost" || reason == "node_drain" {
+            return Ok(());
+        }
+        self.resume = None;
+        Err(SessionError::SentAway(reason.to_owned()))
+    }
+
+    /// Waits before the next offer, with an eye on signalling: it knows first when the node is back.
     async fn wait_for_media_retry(
         &mut self,
+        retry_after_ms: Option<u64>,
         messages: &mut mpsc::Receiver<ServerMessage>,
         client: &Client,
     ) -> Result<(), SessionError> {
         let wait = self.media_backoff.next(rand::random());
-        match timeout(wait, messages.recv()).await {
+        let asked = Duration::from_millis(retry_after_ms.unwrap_or(0)).min(RETRY_AFTER_MAX);
+        match timeout(wait.max(asked), messages.recv()).await {
             Err(_) => Ok(()),
             Ok(None) => Err(SessionError::Closed(client.closed().await)),
-            Ok(Some(ServerMessage::Moved { reason, .. })) if reason != "node_lost" && reason != "node_drain" => {
-                self.resume = None;
-                Err(SessionError::SentAway(reason))
-            }
-            Ok(Some(_)) => Ok(()),
+            Ok(Some(message)) => self.handle(message).await.map(drop),
         }
     }
 
@@ -259,16 +300,12 @@ impl Session {
         if matches!(error, SessionError::SentAway(_)) {
             return SENT_AWAY;
         }
-        let SessionError::Client(client_error) = error else {
-            self.note_loss();
-            return self.backoff.next(rand::random());
-        };
-        self.note_loss();
-        let refused_resume = client_error.code().is_some() && self.resume.take().is_some();
-        if refused_resume {
+        if matches!(error, SessionError::ResumeRefused(_)) {
             // The token is still good; nothing is gained by waiting.
-            return self.backoff.next(0.0);
+            self.resume = None;
+            return Duration::ZERO;
         }
+        self.note_loss();
         self.backoff.next(rand::random())
     }
 

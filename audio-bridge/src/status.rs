@@ -151,9 +151,14 @@ impl Status {
     }
 
     pub fn signaling_failed(&self, failure: &(dyn std::error::Error + 'static)) {
+        self.lock().signaling = SignalingState::Connecting;
+        self.signaling_refused(failure);
+    }
+
+    /// Signalling is there and refuses for now.
+    pub fn signaling_refused(&self, failure: &(dyn std::error::Error + 'static)) {
         let reason = chain(failure);
         let mut report = self.lock();
-        report.signaling = SignalingState::Connecting;
         if report.signaling_error.as_ref() != Some(&reason) {
             tracing::warn!(reason, "Signalling failed; trying again until it works");
             report.signaling_error = Some(reason);
@@ -162,6 +167,9 @@ impl Status {
 
     pub fn media(&self, state: MediaState) {
         let mut report = self.lock();
+        if state == MediaState::Connected {
+            report.signaling_error = None;
+        }
         if report.media != state {
             report.media = state;
             tracing::info!(?state, "Media connection changed");

@@ -1,0 +1,183 @@
+//! The participation against a signalling server that the tests play: who proves what when, and when it offers again.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use audio_bridge::config::TokenSource;
+use audio_bridge::metrics::Metrics;
+use audio_bridge::playout::Playout;
+use audio_bridge::session::{Session, SessionSettings};
+use audio_bridge::status::{SignalingState, Status};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use signaling_protocol::client::Trust;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Server {
+    listener: TcpListener,
+    status: Arc<Status>,
+    stop: watch::Sender<bool>,
+}
+
+impl Server {
+    /// Listens, and starts a bridge's participation there.
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let url = format!("ws://{}/v1/rooms/demo", listener.local_addr().expect("address"));
+        let status = Arc::new(Status::new("desktop.monitor".to_owned(), "mic_in".to_owned()));
+        let settings =
+            SessionSettings { url, token: TokenSource::Value("the token".into()), trust: Trust::System, ssrc: 7 };
+        let playout = Arc::new(Mutex::new(Playout::default()));
+        let (session, _outlet) = Session::new(settings, playout, Arc::clone(&status), Metrics::new().0);
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(session.run(stopped));
+        Self { listener, status, stop }
+    }
+
+    async fn accept(&self) -> Socket {
+        let (stream, _) = timeout(PATIENCE, self.listener.accept()).await.expect("in time").expect("accepts");
+        let socket = tokio_tungstenite::accept_hdr_async(stream, choose_protocol).await.expect("upgrades");
+        Socket(socket)
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "the signature is the WebSocket library's")]
+fn choose_protocol(_: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
+    let name = signaling_protocol::SUBPROTOCOL.parse().expect("a header value");
+    response.headers_mut().insert("sec-websocket-protocol", name);
+    Ok(response)
+}
+
+struct Socket(WebSocketStream<TcpStream>);
+
+impl Socket {
+    /// The next message, which must be of this type.
+    async fn expect(&mut self, kind: &str) -> Value {
+        loop {
+            let message = timeout(PATIENCE, self.0.next()).await.expect("in time").expect("open").expect("reads");
+            let Message::Text(text) = message else { continue };
+            let value: Value = serde_json::from_str(&text).expect("JSON");
+            assert_eq!(value["type"], kind, "{value}");
+            return value;
+        }
+    }
+
+    async fn send(&mut self, message: Value) {
+        self.0.send(Message::text(message.to_string())).await.expect("sends");
+    }
+
+    /// Takes the hello and answers it.
+    async fn welcome(&mut self, resume: &str) -> Value {
+        let hello = self.expect("hello").await;
+        let limits = json!({"speech_slots": 8, "program_slots": 2, "message_bytes_max": 1_048_576,
+            "resume_grace_ms": 10_000, "ping_interval_ms": 20_000});
+        self.send(json!({"type": "welcome", "re": hello["id"], "protocol": 1, "room": "demo", "peer": "p1",
+            "role": "speaker", "resumed": false, "ice_servers": [], "roster": [], "resume": resume, "limits": limits}))
+            .await;
+        hello
+    }
+
+    async fn refuse(&mut self, request: &Value, code: &str) {
+        self.send(json!({"type": "error", "re": request["id"], "code": code, "message": "m", "hint": "h"})).await;
+    }
+}
+
+#[tokio::test]
+async fn offers_program_sound_in_stereo_and_eight_mono_speech_slots() {
+    let server = Server::start().await;
+    let mut socket = server.accept().await;
+    let hello = socket.welcome("r1").await;
+    assert_eq!((&hello["token"], hello.get("resume")), (&json!("the token"), None));
+    let offer = socket.expect("offer").await;
+    let uses: Vec<&Value> = offer["media"].as_array().expect("a list").iter().map(|media| &media["use"]).collect();
+    assert_eq!(uses[0], "program");
+    assert_eq!(uses[1..], vec!["speech_slot"; 8]);
+    let sdp = offer["sdp"].as_str().expect("text");
+    assert_eq!(sdp.matches("m=audio").count(), 9, "{sdp}");
+    assert_eq!(sdp.matches(";stereo=1;sprop-stereo=1").count(), 1, "{sdp}");
+    assert!(sdp.contains("127.0.0.1"), "loopback is among the candidates: {sdp}");
+}
+
+#[tokio::test]
+async fn a_missing_node_is_waited_for_on_the_same_socket() {
+    let server = Server::start().await;
+    let mut socket = server.accept().await;
+    socket.welcome("r1").await;
+    for _ in 0..3 {
+        let offer = socket.expect("offer").await;
+        socket.refuse(&offer, "no_node").await;
+    }
+    socket.expect("offer").await;
+    let report = server.status.report();
+    assert_eq!(report.signaling, SignalingState::Joined);
+    assert!(report.signaling_error.is_some_and(|error| error.contains("no_node")));
+}
+
+#[tokio::test]
+async fn a_lost_socket_is_resumed_and_a_refused_resume_joins_anew() {
+    let server = Server::start().await;
+    let mut socket = server.accept().await;
+    socket.welcome("first resume").await;
+    socket.expect("offer").await;
+    drop(socket);
+
+    let mut socket = server.accept().await;
+    let hello = socket.expect("hello").await;
+    assert_eq!((&hello["resume"], hello.get("token")), (&json!("first resume"), None));
+    socket.refuse(&hello, "resume_unknown").await;
+
+    let mut socket = server.accept().await;
+    let hello = socket.welcome("second resume").await;
+    assert_eq!((&hello["token"], hello.get("resume")), (&json!("the token"), None));
+    socket.expect("offer").await;
+}
+
+#[tokio::test]
+async fn a_lost_node_gets_a_new_offer() {
+    let server = Server::start().await;
+    let mut socket = server.accept().await;
+    socket.welcome("r1").await;
+    let offer = socket.expect("offer").await;
+    socket.send(json!({"type": "moved", "reason": "node_lost"})).await;
+    socket.refuse(&offer, "no_node").await;
+    let next = socket.expect("offer").await;
+    let ufrag = |offer: &Value| {
+        let sdp = offer["sdp"].as_str().expect("text").to_owned();
+        sdp.lines().find(|line| line.starts_with("a=ice-ufrag")).expect("credentials").to_owned()
+    };
+    assert_ne!(ufrag(&offer), ufrag(&next), "a new connection has new credentials");
+}
+
+#[tokio::test]
+async fn a_final_refusal_is_tried_again_with_the_same_place() {
+    let server = Server::start().await;
+    let mut socket = server.accept().await;
+    socket.welcome("r1").await;
+    let offer = socket.expect("offer").await;
+    socket.refuse(&offer, "role_forbids").await;
+    let mut socket = server.accept().await;
+    let hello = socket.welcome("r2").await;
+    assert_eq!(hello["resume"], "r1");
+    socket.expect("offer").await;
+}
+
+#[tokio::test]
+async fn the_end_of_the_process_does_not_wait_for_a_node() {
+    let server = Server::start().await;
+    let mut socket = server.accept().await;
+    socket.welcome("r1").await;
+    let offer = socket.expect("offer").await;
+    let wait = json!({"type": "error", "re": offer["id"], "code": "no_node", "message": "m", "hint": "h",
+        "retry_after_ms": 60_000});
+    socket.send(wait).await;
+    server.stop.send_replace(true);
+    let closed = timeout(Duration::from_secs(10), async { while let Some(Ok(_)) = socket.0.next().await {} }).await;
+    assert!(closed.is_ok(), "the socket is closed");
+}
