@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::extract::ws::Utf8Bytes;
-use sfu_control::{Fingerprint, MediaAddress, NodeEvent, NodeMessage, ReplyResult, Request};
+use sfu_control::{Fingerprint, MediaAddress, NodeEvent, NodeMessage, Operation, ReplyResult, Request};
 use sfu_core::{Command, CommandError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -128,6 +128,7 @@ impl Hub {
     async fn take_input(&mut self, input: Input) {
         match input {
             Input::Request { link, request } => {
+                let is_snapshot = matches!(request.op, Operation::Snapshot {});
                 let (re, result) = (request.id, self.carry_out(request.op).await);
                 let label = match &result {
                     ReplyResult::Ok(_) => "ok",
@@ -135,6 +136,9 @@ impl Hub {
                 };
                 self.meters.count_request(label);
                 self.send(link, &NodeMessage::Reply { re, result });
+                if is_snapshot {
+                    self.send_occupied_slots(link);
+                }
             }
             Input::Opened { link, queue } => {
                 self.links.insert(link, queue);
@@ -177,6 +181,14 @@ impl Hub {
             version: self.facts.version.to_owned(),
             media: self.facts.media.clone(),
             fingerprint: self.facts.fingerprint.clone(),
+        }
+    }
+
+    /// Slots are told on change only: a link that takes over must hear how they stand.
+    fn send_occupied_slots(&mut self, link: LinkId) {
+        let events: Vec<_> = self.placement.occupied_slots().collect();
+        for event in events {
+            self.send(link, &NodeMessage::Event { event });
         }
     }
 

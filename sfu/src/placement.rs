@@ -26,6 +26,8 @@ struct Room {
     name: String,
     shard: usize,
     peers: usize,
+    /// As the shard announced them last.
+    slots: Vec<sfu_core::SlotAssignment>,
 }
 
 #[derive(Debug)]
@@ -164,11 +166,8 @@ impl Placement {
                 Some(NodeEvent::TrackLive { peer: self.peers.get(&peer)?.name.clone(), kind, track: track.0 })
             }
             Event::Slots { room, slots } => {
-                let room = self.rooms.get(&room)?.name.clone();
-                Some(NodeEvent::Slots {
-                    room,
-                    slots: slots.iter().filter_map(|slot| self.assignment(slot)).collect(),
-                })
+                self.rooms.get_mut(&room)?.slots = slots;
+                Some(self.slots_of(self.rooms.get(&room)?))
             }
             Event::Speakers { room, peers } => {
                 let room = self.rooms.get(&room)?.name.clone();
@@ -191,6 +190,11 @@ impl Placement {
             })
         };
         self.peers.values().filter_map(state).collect()
+    }
+
+    /// Who is in which slot now, one event for each room where anybody is: what a new link has missed.
+    pub(crate) fn occupied_slots(&self) -> impl Iterator<Item = NodeEvent> {
+        self.rooms.values().filter(|room| !room.slots.is_empty()).map(|room| self.slots_of(room))
     }
 
     /// Every peer of a shard.
@@ -218,7 +222,7 @@ impl Placement {
         }
         let shard = (0..self.loads.len()).min_by_key(|shard| self.loads[*shard]).unwrap_or(0);
         let id = RoomId(self.fresh());
-        self.rooms.insert(id, Room { name: name.to_owned(), shard, peers: 0 });
+        self.rooms.insert(id, Room { name: name.to_owned(), shard, peers: 0, slots: Vec::new() });
         self.rooms_by_name.insert(name.to_owned(), id);
         (id, shard)
     }
@@ -231,6 +235,11 @@ impl Placement {
 
     fn track(&mut self, peer: PeerId, kind: TrackKind) -> Option<&mut TrackState> {
         self.peers.get_mut(&peer)?.tracks.iter_mut().find(|track| track.kind == kind)
+    }
+
+    fn slots_of(&self, room: &Room) -> NodeEvent {
+        let slots = room.slots.iter().filter_map(|slot| self.assignment(slot)).collect();
+        NodeEvent::Slots { room: room.name.clone(), slots }
     }
 
     fn assignment(&self, slot: &sfu_core::SlotAssignment) -> Option<SlotAssignment> {

@@ -31,7 +31,8 @@ pub enum Operation {
     Leave {
         peer: String,
     },
-    /// Everything that the node holds: lets a new signalling process take over running calls.
+    /// Everything that the node holds: lets a new signalling process take over running calls. Behind the reply come the
+    /// [`NodeEvent::Slots`] of every room with an occupied slot.
     Snapshot {},
     /// Refuse new joins, keep running calls.
     Drain {

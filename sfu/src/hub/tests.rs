@@ -117,6 +117,28 @@ async fn a_shard_that_begins_anew_takes_its_peers_with_it() {
 }
 
 #[tokio::test]
+async fn a_link_that_takes_a_snapshot_hears_who_is_in_the_slots() {
+    let mut bench = bench();
+    bench.join(1, "p").await;
+    let place = bench.hub.placement.find("p").unwrap();
+    let slot = sfu_core::SlotAssignment {
+        kind: sfu_core::TrackKind::Mic,
+        index: 0,
+        peer: place.peer,
+        track: sfu_core::TrackId(7),
+    };
+    let event = sfu_core::Event::Slots { room: place.room, slots: vec![slot] };
+    bench.hub.take_report(Report { shard: 0, news: News::Node(event) }).await;
+    let mut link = bench.link(2, 8).await;
+    next(&mut link);
+    bench.request(2, 5, Operation::Snapshot {}).await;
+    assert!(matches!(next(&mut link), NodeMessage::Reply { re: 5, .. }));
+    let NodeMessage::Event { event: NodeEvent::Slots { slots, .. } } = next(&mut link) else { panic!("no slots") };
+    assert_eq!(slots.iter().map(|slot| (slot.peer.as_str(), slot.track)).collect::<Vec<_>>(), [("p", 7)]);
+    assert!(link.try_recv().is_err(), "once");
+}
+
+#[tokio::test]
 async fn a_shard_that_ends_makes_the_node_fail() {
     let mut bench = bench();
     assert!(bench.readiness.is_ready());
