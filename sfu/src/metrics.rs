@@ -93,7 +93,11 @@ const fn gauge(name: &'static str, help: &'static str, read: fn(&Reading<'_>) ->
     Series { name, kind: Kind::Gauge, help, read }
 }
 
-const SERIES: [Series; 24] = [
+/// Named, because the type of [`Published`] cannot ask the table for its length: with optimisation on, the compiler
+/// then goes round in a circle through the functions inside.
+const SERIES_COUNT: usize = 24;
+
+const SERIES: [Series; SERIES_COUNT] = [
     gauge("peers", "Peers placed", |r| r.peers as u64),
     gauge("rooms", "Rooms with at least one peer", |r| r.rooms as u64),
     Series {
@@ -143,7 +147,7 @@ const BUSY_INDEX: usize = 2;
 /// The numbers of one shard. Each value is right by itself; two of them may be of different moments.
 #[derive(Debug)]
 pub(crate) struct Published {
-    series: [AtomicU64; SERIES.len()],
+    series: [AtomicU64; SERIES_COUNT],
     dropped: [AtomicU64; DropReason::ALL.len()],
     gone: [AtomicU64; GONE.len()],
 }
