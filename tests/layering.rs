@@ -16,8 +16,6 @@ const ARROWS: &[(&str, &str)] = &[
     ("carillon", "admin"),
     ("carillon", "sfu"),
     ("carillon", "signaling"),
-    ("e2e", "sfu-control"),
-    ("e2e", "signaling-protocol"),
     ("relay-core", "stun"),
     ("sfu", "admin"),
     ("sfu", "sfu-control"),
