@@ -41,8 +41,11 @@ impl Bridge {
     }
 
     fn source(&self) -> PulseSource {
-        let settings =
-            RecordSettings { pulse: self.pulse.clone(), source: "desktop.monitor".to_owned(), fragment_ms: 10 };
+        self.source_named("desktop.monitor")
+    }
+
+    fn source_named(&self, source: &str) -> PulseSource {
+        let settings = RecordSettings { pulse: self.pulse.clone(), source: source.to_owned(), fragment_ms: 10 };
         PulseSource::new(settings, Arc::clone(&self.status), Arc::clone(&self.metrics))
     }
 
@@ -299,10 +302,49 @@ async fn a_voice_is_heard_in_the_microphone_and_not_on_the_desktop() {
     assert!(desktop.len() > 24_000, "the desktop was recorded");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_is_in_the_microphone_at_once() {
+    let daemon = Daemon::start();
+    let bridge = Bridge::on(daemon.unix());
+    let playout = Arc::new(Mutex::new(Playout::default()));
+    let playing = tokio::spawn(audio_bridge::play(
+        bridge.sink("mic_in"),
+        Arc::clone(&playout),
+        Arc::clone(&bridge.status),
+        Arc::clone(&bridge.metrics),
+    ));
+    let mut microphone = bridge.source_named("mic");
+    let mut delays_ms = Vec::new();
+    for _ in 0..5 {
+        capture_from(&mut microphone, 0.8, |_| true).await;
+        let spoken = Instant::now();
+        let talking = tokio::spawn(talk(Arc::clone(&playout)));
+        let mut chunk = Vec::new();
+        let hearing = async {
+            loop {
+                chunk.clear();
+                if let Captured::Chunk { at } = microphone.read(&mut chunk).await
+                    && audible(&chunk)
+                {
+                    return at;
+                }
+            }
+        };
+        let heard = timeout(PATIENCE, hearing).await.expect("the word comes");
+        talking.abort();
+        delays_ms.push(heard.saturating_duration_since(spoken).as_millis());
+    }
+    playing.abort();
+    println!("a word is in the microphone after {delays_ms:?} ms");
+    assert!(delays_ms.iter().all(|&delay| delay < 1000), "{delays_ms:?} ms");
+    drop(daemon);
+}
+
 /// A participant that talks 1000 Hz in real time.
 async fn talk(playout: Arc<Mutex<Playout>>) {
     let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Audio).expect("encoder");
     let mut tone = Tone::new(1000.0, AMPLITUDE);
+    let speaker = rand::random();
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
     for n in 0_u32.. {
         ticks.tick().await;
@@ -310,7 +352,8 @@ async fn talk(playout: Arc<Mutex<Playout>>) {
         tone.fill(&mut pcm);
         let payload = encoder.encode_vec(&pcm, 1000).expect("encodes");
         let packet = Packet { sequence: n as u16, timestamp: n.wrapping_mul(960), payload };
-        let slot = SlotPacket { slot: 1, source: Some(2), packet };
+        // Everyone is a new speaker in the slot.
+        let slot = SlotPacket { slot: 1, source: Some(speaker), packet };
         playout.lock().expect("not poisoned").receive(Instant::now(), slot);
     }
 }
