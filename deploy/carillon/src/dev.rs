@@ -36,7 +36,7 @@ const NEWS_QUEUE: usize = 16;
     CARILLON_TOKEN_KEY=name:secret keeps the links of one run good for the next.")]
 pub(crate) struct Args {
     /// Room that the links lead to
-    #[arg(long, default_value = "demo", value_name = "NAME", value_parser = room_name)]
+    #[arg(long, default_value = "demo", value_name = "NAME", value_parser = crate::token::room_name)]
     pub(super) room: String,
     /// No PulseAudio desktop and no audio-bridge
     #[arg(long)]
@@ -120,18 +120,6 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     terminal.say("Everything is stopped.");
     Ok(ExitCode::SUCCESS)
 }
-
-/// What fits into a link as it is. Signalling has the last word.
-fn room_name(text: &str) -> Result<String, String> {
-    let fits = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
-    if fits && (1..=ROOM_CHARS_MAX).contains(&text.len()) {
-        return Ok(text.to_owned());
-    }
-    Err(format!("the name of a room has 1 to {ROOM_CHARS_MAX} letters, digits, dots, dashes and underscores"))
-}
-
-/// Longer than anyone types.
-const ROOM_CHARS_MAX: usize = 64;
 
 /// Listens from the moment of the call, so that an early Ctrl-C is not lost.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {

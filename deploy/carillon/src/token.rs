@@ -12,7 +12,7 @@ pub(crate) const ROLES: [&str; 4] = ["speaker", "listener", "moderator", "publis
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = room_name)]
     room: String,
     #[arg(long, default_value = "speaker", value_parser = ROLES)]
     role: String,
@@ -53,6 +53,14 @@ impl std::fmt::Debug for TokenKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "TokenKey({:?})", self.keys)
     }
+}
+
+/// The rule is signalling's.
+pub(crate) fn room_name(text: &str) -> Result<String, String> {
+    if signaling::session::is_room_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err("the name of a room has 1 to 64 letters, digits, dashes and underscores".to_owned())
 }
 
 pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
