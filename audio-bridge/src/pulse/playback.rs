@@ -70,6 +70,7 @@ impl PulseSink {
             self.stream = create(connection, &self.settings.sink, self.target.ms()).await?;
             if self.stream.is_some() {
                 self.backoff.reset();
+                self.metrics.playback_target_ms.set(i64::from(self.target.ms()));
                 self.status.device(StreamSide::Playback, DeviceState::Connected);
             } else {
                 self.status.device(StreamSide::Playback, DeviceState::WaitingForDevice);
