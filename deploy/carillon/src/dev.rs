@@ -18,14 +18,17 @@ mod terminal;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
 
+use links::ReadyReport;
 use stack::Stack;
 use state::StateFolder;
+use supervise::News;
 use terminal::Terminal;
 
 /// Each process has at most a few things to tell at once; when nobody reads them, the watcher may wait.
@@ -79,6 +82,7 @@ pub(crate) fn main(args: Args) -> anyhow::Result<ExitCode> {
 async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut stop = std::pin::pin!(stop_signal()?);
     let terminal = Terminal::new();
+    forget_ready_file(&args);
     let mut state = StateFolder::open(args.state_dir.as_deref())?;
     let (news, mut incoming) = mpsc::channel(NEWS_QUEUE);
     let mut stack = Stack::default();
@@ -90,19 +94,36 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let mut ready = match started {
-        Ok(ready) => ready,
-        Err(error) => {
-            stack.stop(&terminal).await;
-            state.keep();
-            return Err(error.context(format!("the logs are in {}", state.logs().display())));
-        }
+    let outcome = match started {
+        Ok(ready) => watch(&args, ready, &state, &terminal, &mut incoming, stop).await,
+        Err(error) => Err(error),
     };
+    if let Err(error) = outcome {
+        stack.stop(&terminal).await;
+        state.keep();
+        return Err(error.context(format!("the logs are in {}", state.logs().display())));
+    }
+    terminal.say("Stopping.");
+    stack.stop(&terminal).await;
+    forget_ready_file(&args);
+    terminal.say("Everything is stopped.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tells what there is, then what happens, until someone stops it.
+async fn watch(
+    args: &Args,
+    mut ready: ReadyReport,
+    state: &StateFolder,
+    terminal: &Terminal,
+    incoming: &mut mpsc::Receiver<News>,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> anyhow::Result<()> {
     ready.write_file(args.ready_file.as_deref())?;
     terminal.block(&ready.closing_words(&state.logs()));
     loop {
         tokio::select! {
-            () = &mut stop => break,
+            () = &mut stop => return Ok(()),
             Some(news) = incoming.recv() => {
                 terminal.say(&news.to_string());
                 if let Some((name, pid)) = news.new_pid() {
@@ -112,13 +133,13 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    terminal.say("Stopping.");
-    stack.stop(&terminal).await;
+}
+
+/// Whoever waits for the file must not take that of another run for ours.
+fn forget_ready_file(args: &Args) {
     if let Some(file) = &args.ready_file {
         let _ = std::fs::remove_file(file);
     }
-    terminal.say("Everything is stopped.");
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Listens from the moment of the call, so that an early Ctrl-C is not lost.

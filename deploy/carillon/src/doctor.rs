@@ -48,7 +48,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         socket_buffer("send buffer", "/proc/sys/net/core/wmem_max", "net.core.wmem_max"),
         open_files(std::fs::read_to_string("/proc/self/limits").unwrap_or_default().as_str()),
         network(crate::local::network_address()),
-        pulseaudio(find_program("pulseaudio")),
+        pulseaudio(crate::local::find_program("pulseaudio")),
         bridge(std::env::current_exe().ok().map(|program| program.with_file_name("audio-bridge"))),
         browsers(),
     ];
@@ -160,11 +160,6 @@ fn browsers() -> Finding {
     let text = "give a microphone only to pages from https:// or from localhost and 127.0.0.1; links to other devices \
                 must be https";
     Finding::new(Verdict::Good, "browsers", text)
-}
-
-fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 #[cfg(test)]

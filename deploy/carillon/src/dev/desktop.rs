@@ -6,9 +6,12 @@ use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, ensure};
+
 use super::process::{Ready, Spec};
 use super::secrets::{COOKIE_BYTES, random};
 use super::state::write_private;
+use crate::local::find_program;
 
 /// Programs play here; the bridge records its monitor.
 pub(super) const SINK: &str = "desktop";
@@ -16,6 +19,9 @@ pub(super) const SINK: &str = "desktop";
 pub(super) const MICROPHONE_SINK: &str = "mic_in";
 /// Programs record from here.
 pub(super) const MICROPHONE: &str = "mic";
+
+/// `sun_path` of unix(7), with its final zero.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 #[derive(Clone, Debug)]
 pub(super) struct Desktop {
@@ -38,23 +44,41 @@ impl Desktop {
     }
 
     /// The daemon, with its files written.
-    pub(super) fn spec(&self, program: PathBuf, log: PathBuf) -> anyhow::Result<Spec> {
-        std::fs::create_dir_all(&self.folder)?;
-        write_private(&self.cookie, &random::<COOKIE_BYTES>()?)?;
-        let script = self.folder.join("desktop.pa");
-        write_private(&script, self.script().as_bytes())?;
-        let settings = self.folder.join("daemon.conf");
-        write_private(&settings, SETTINGS.as_bytes())?;
-        let arguments = ["-n", "-F"].map(OsString::from).into_iter().chain([script.into_os_string()]);
+    pub(super) fn spec(&self, log: PathBuf) -> anyhow::Result<Spec> {
+        let program = find_program("pulseaudio").context(
+            "PulseAudio is not installed: apt-get install pulseaudio pulseaudio-utils, or use --no-desktop",
+        )?;
+        self.write_files()?;
+        let arguments = ["-n", "-F"].map(OsString::from).into_iter().chain([self.script_file().into()]);
         let arguments = arguments.chain(FLAGS.map(OsString::from)).collect();
         // Everything that the daemon would keep in a home or a session goes into our folder instead.
         let home = ["HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "PULSE_RUNTIME_PATH", "PULSE_STATE_PATH"];
         let mut environment: Vec<_> = home.map(|key| (key, self.folder.clone().into_os_string())).into();
-        environment.push(("PULSE_CONFIG", settings.into_os_string()));
+        environment.push(("PULSE_CONFIG", self.settings_file().into()));
         // An empty address keeps it from starting a session bus.
         environment.push(("DBUS_SESSION_BUS_ADDRESS", OsString::from("unix:path=/dev/null")));
         let ready = Ready::Socket(self.socket.clone());
         Ok(Spec { name: "pulseaudio", program, arguments, environment, secrets: Vec::new(), ready, log })
+    }
+
+    fn script_file(&self) -> PathBuf {
+        self.folder.join("desktop.pa")
+    }
+
+    fn settings_file(&self) -> PathBuf {
+        self.folder.join("daemon.conf")
+    }
+
+    fn write_files(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.socket.as_os_str().len() <= SOCKET_PATH_BYTES_MAX,
+            "{} is too long for the address of a socket: take a shorter --state-dir",
+            self.socket.display()
+        );
+        std::fs::create_dir_all(&self.folder).with_context(|| format!("cannot make {}", self.folder.display()))?;
+        write_private(&self.cookie, &random::<COOKIE_BYTES>()?)?;
+        write_private(&self.script_file(), self.script().as_bytes())?;
+        write_private(&self.settings_file(), SETTINGS.as_bytes())
     }
 
     /// The unix socket comes last: once somebody listens there, all the rest is in place.
@@ -98,10 +122,17 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_too_deep_for_a_socket_is_refused_in_words() {
+        let state = tempfile::tempdir().unwrap().path().join("deep/".repeat(30));
+        let refused = Desktop::new(&state, 4714).write_files().unwrap_err();
+        assert!(refused.to_string().contains("--state-dir"), "{refused}");
+    }
+
+    #[test]
     fn the_cookie_has_the_length_that_the_protocol_wants() {
         let state = tempfile::tempdir().unwrap();
         let desktop = Desktop::new(state.path(), 4714);
-        desktop.spec("pulseaudio".into(), state.path().join("log")).unwrap();
+        desktop.write_files().unwrap();
         assert_eq!(std::fs::metadata(desktop.cookie).unwrap().len(), 256);
     }
 }

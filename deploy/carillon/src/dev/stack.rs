@@ -55,7 +55,7 @@ impl Stack {
             self.watch(spec, process, &news, &mut report);
         }
         if let Some((desktop, admin)) = &plan.desktop {
-            let daemon = desktop.spec("pulseaudio".into(), plan.logs.join("pulseaudio.log"))?;
+            let daemon = desktop.spec(plan.logs.join("pulseaudio.log"))?;
             let mut process = self.spawn(&daemon, args.verbose)?;
             process.until(&daemon, &daemon.ready).await?;
             terminal.done("Desktop", &desktop.server());
