@@ -35,8 +35,9 @@ struct Signal {
     pending: AtomicBool,
 }
 
-/// A shard waits for its UDP socket and its waker; more than a few descriptors are served in turns.
-const EVENTS_MAX: usize = 8;
+/// A shard waits for its UDP socket and its waker, a relay for the sockets of all its allocations; what does not fit is
+/// served in turns.
+const EVENTS_MAX: usize = 32;
 
 /// The token of the waker; [`Poller::add`] refuses it.
 const WAKER_TOKEN: u64 = u64::MAX;
