@@ -70,6 +70,10 @@ impl AddressRange {
         }
     }
 
+    pub(crate) fn names_ports(&self) -> bool {
+        self.ports.is_some()
+    }
+
     pub fn contains_port(&self, port: u16) -> bool {
         self.ports.as_ref().is_none_or(|ports| ports.contains(&port))
     }

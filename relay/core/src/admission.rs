@@ -23,6 +23,9 @@ const LIFETIME_DEFAULT_S: u32 = 600;
 
 const UDP_PROTOCOL: u8 = 17;
 
+/// What coturn and its clients send for the attribute that RFC 8656 gave the number 0x8000.
+const ADDITIONAL_ADDRESS_FAMILY_OF_COTURN: AttributeType = AttributeType(0x8032);
+
 impl Server {
     pub(crate) fn allocate(
         &mut self,
@@ -102,7 +105,9 @@ impl Server {
         }
         let has = |kind| message.attribute(kind).is_some();
         let family = has(AttributeType::REQUESTED_ADDRESS_FAMILY);
-        let additional = has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
+        let additional = message
+            .attribute(AttributeType::ADDITIONAL_ADDRESS_FAMILY)
+            .or_else(|| message.attribute(ADDITIONAL_ADDRESS_FAMILY_OF_COTURN));
         let even = has(AttributeType::EVEN_PORT);
         let token = has(AttributeType::RESERVATION_TOKEN);
         let port = match message.even_port() {
@@ -112,7 +117,7 @@ impl Server {
             Some(true) => PortWish::EvenAndNext,
         };
         let reserves = port == PortWish::EvenAndNext;
-        if token && (even || family || additional) || additional && (family || reserves) {
+        if token && (even || family || additional.is_some()) || additional.is_some() && (family || reserves) {
             return Err(Refusal::new(400));
         }
         let mut families = [true, false];
@@ -120,9 +125,9 @@ impl Server {
             let wanted = message.requested_address_family().and_then(Family::from_wire).ok_or(Refusal::new(440))?;
             families = [wanted == Family::V4, wanted == Family::V6];
         }
-        if additional {
+        if let Some(value) = additional {
             // RFC 8656 section 18.11: only IPv6 can be additional.
-            if message.additional_address_family().and_then(Family::from_wire) != Some(Family::V6) {
+            if value.len() != 4 || Family::from_wire(value[0]) != Some(Family::V6) {
                 return Err(Refusal::new(400));
             }
             families = [true, true];
@@ -131,13 +136,13 @@ impl Server {
             true => Some(message.reservation_token().ok_or(Refusal::new(400))?),
             false => None,
         };
-        Ok(Wish { families, additional, port, token, lifetime_s })
+        Ok(Wish { families, additional: additional.is_some(), port, token, lifetime_s })
     }
 
     /// On failure the pending allocation holds what it got so far.
     fn take_ports(&mut self, pending: &mut Pending) -> Result<(), Refusal> {
         if let Some(token) = pending.wish.token {
-            let reservation = self.reservations.redeem(token, &pending.username).ok_or(Refusal::new(508))?;
+            let reservation = self.shared.ledger().redeem(token, &pending.username).ok_or(Refusal::new(508))?;
             self.set_leg(pending, reservation.relay, reservation.port);
             return Ok(());
         }
@@ -211,7 +216,8 @@ impl Server {
         let id = AllocationId { index: at as u32, generation: self.generation };
         let token = pending.reserved.map(|_| self.random.next_u64().to_be_bytes());
         if let (Some(token), Some(port)) = (token, pending.reserved) {
-            self.reservations.add(now, token, port, id, &pending.username);
+            self.shared.ledger().reserve(token, port, &pending.username);
+            self.reservation_ends.add(now, token);
         }
         let lifetime_s = pending.wish.lifetime_s;
         let expires = now + Duration::from_secs(u64::from(lifetime_s));

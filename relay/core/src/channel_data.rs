@@ -1,15 +1,16 @@
 //! ChannelData (RFC 8656 section 12.4), the message that nearly all traffic is:
 //!
 //! ```text
-//! | channel 0x4000-0x4FFF (16) | length (16) | data | padding to 4 bytes, on streams |
+//! | channel 0x4000-0x7FFF (16) | length (16) | data | padding to 4 bytes, on streams |
 //! ```
 
 use std::ops::{Range, RangeInclusive};
 
 pub(crate) const HEADER_BYTES: usize = 4;
 
-/// RFC 8656 section 12: the rest of what starts with the bits 01 is reserved.
-pub(crate) const CHANNELS: RangeInclusive<u16> = 0x4000..=0x4FFF;
+/// RFC 5766 section 11. RFC 8656 reserves all above 0x4FFF, but clients of the older one choose from all of it, coturn's
+/// own tools among them, and nothing else that starts with the bits 01 comes to a relay.
+pub(crate) const CHANNELS: RangeInclusive<u16> = 0x4000..=0x7FFF;
 
 /// The channel and where its data is. A datagram may be longer than the message says, never shorter.
 pub(crate) fn parse(bytes: &[u8]) -> Option<(u16, Range<usize>)> {

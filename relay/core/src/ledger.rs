@@ -13,6 +13,7 @@ use crate::client::KeyedHash;
 use crate::limiter::SourceLimiter;
 use crate::nonce::Nonces;
 use crate::ports::{PortPool, PortWish};
+use crate::reservations::{Reservation, Reservations, Token};
 use crate::settings::Limits;
 
 /// Made once for a process and given to each of its servers.
@@ -42,6 +43,7 @@ impl Shared {
                 users: BTreeMap::new(),
                 sources: BTreeMap::new(),
                 allocations: 0,
+                reservations: Reservations::default(),
             }),
         }
     }
@@ -67,6 +69,7 @@ pub(crate) struct Ledger {
     users: BTreeMap<Box<[u8]>, u32>,
     sources: BTreeMap<u64, u32>,
     allocations: u32,
+    reservations: Reservations,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +104,22 @@ impl Ledger {
 
     pub(crate) fn take_port(&mut self, relay: usize, wish: PortWish, random: u32) -> Option<u16> {
         self.pools.get_mut(relay)?.take(wish, random)
+    }
+
+    /// Keeps a port that was taken for whoever shows the token.
+    pub(crate) fn reserve(&mut self, token: Token, port: (usize, u16), username: &[u8]) {
+        self.reservations.add(token, port, username);
+    }
+
+    /// The port is the caller's now.
+    pub(crate) fn redeem(&mut self, token: Token, username: &[u8]) -> Option<Reservation> {
+        self.reservations.redeem(token, username)
+    }
+
+    pub(crate) fn cancel(&mut self, token: Token) {
+        if let Some(reservation) = self.reservations.cancel(token) {
+            self.give_port(reservation.relay, reservation.port);
+        }
     }
 
     pub(crate) fn give_port(&mut self, relay: usize, port: u16) {

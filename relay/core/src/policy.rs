@@ -22,7 +22,8 @@ pub struct Policy {
     pub allowed: Vec<AddressRange>,
     /// General mode: beside the ranges that are denied by default.
     pub denied: Vec<AddressRange>,
-    /// Addresses of this host: listeners, metrics, relays. Denied on every port, but see `relay_ports`.
+    /// Addresses of this host: listeners, metrics, relays. Denied but for `relay_ports` and for entries of `allowed` that
+    /// name ports (a media node on the same host).
     pub own: Vec<IpAddr>,
     /// Set when clients may reach each other through their relayed addresses: these ports of `own` are peers.
     pub relay_ports: Option<RangeInclusive<u16>>,
@@ -70,7 +71,7 @@ impl Policy {
 
     fn is_never_peer(&self, ip: IpAddr, port: Option<u16>) -> bool {
         if self.own.contains(&ip) {
-            return !self.is_relay(ip, port);
+            return !self.is_relay(ip, port) && !self.is_named(ip, port);
         }
         match ip {
             _ if ip.is_loopback() => !self.allow_loopback,
@@ -78,6 +79,13 @@ impl Policy {
             IpAddr::V4(ip) => ip.octets()[0] == 0 || ip.octets()[0] >= 240,
             IpAddr::V6(ip) => ip.is_unspecified(),
         }
+    }
+
+    /// A media node on this host: opened by an entry that names its ports, never by a whole range of addresses.
+    fn is_named(&self, ip: IpAddr, port: Option<u16>) -> bool {
+        self.allowed.iter().any(|range| {
+            range.names_ports() && range.contains(ip) && port.is_none_or(|port| range.contains_port(port))
+        })
     }
 
     fn is_relay(&self, ip: IpAddr, port: Option<u16>) -> bool {

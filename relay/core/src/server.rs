@@ -22,7 +22,7 @@ use crate::ledger::Shared;
 use crate::pending::Pending;
 use crate::policy::Verdict;
 use crate::requests::Granted;
-use crate::reservations::Reservations;
+use crate::reservations::Ends;
 use crate::settings::{Settings, SettingsError};
 
 /// The longest answer: two relayed addresses, realm and software of 127 bytes each, both kinds of seal.
@@ -67,7 +67,7 @@ pub struct Server {
     pub(crate) generation: u32,
     /// When allocations end, exactly one entry each.
     pub(crate) deadlines: BTreeSet<(Instant, AllocationId)>,
-    pub(crate) reservations: Reservations,
+    pub(crate) reservation_ends: Ends,
     pub(crate) counters: Counters,
     /// Sockets that the process has to close: at most two for each allocation that was.
     closed: VecDeque<(AllocationId, Family)>,
@@ -95,7 +95,7 @@ impl Server {
             allocations: Slab::new(),
             generation: 0,
             deadlines: BTreeSet::new(),
-            reservations: Reservations::default(),
+            reservation_ends: Ends::default(),
             counters: Counters::default(),
             closed: VecDeque::new(),
             wall_clock: (now, unix_s),
@@ -106,7 +106,7 @@ impl Server {
     /// A datagram, or one message from a stream. Channel data comes first, since nearly everything is.
     pub fn handle_client(&mut self, now: Instant, client: Client, bytes: &[u8], out: &mut [u8]) -> Action {
         match bytes.first() {
-            Some(0x40..=0x4F) => self.handle_channel_data(now, &client, bytes),
+            Some(0x40..=0x7F) => self.handle_channel_data(now, &client, bytes),
             Some(0x00..=0x3F) => self.handle_message(now, client, bytes, out),
             _ => self.ignore(DropReason::Malformed),
         }
@@ -147,14 +147,14 @@ impl Server {
             self.counters.allocations_expired += 1;
             self.remove(id.index as usize);
         }
-        while let Some(reservation) = self.reservations.take_expired(now) {
-            self.shared.ledger().give_port(reservation.relay, reservation.port);
+        while let Some(token) = self.reservation_ends.take_due(now) {
+            self.shared.ledger().cancel(token);
         }
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         let allocation = self.deadlines.first().map(|(at, _)| *at);
-        [allocation, self.reservations.next_end()].into_iter().flatten().min()
+        [allocation, self.reservation_ends.next()].into_iter().flatten().min()
     }
 
     /// The next socket to close.
@@ -400,8 +400,9 @@ impl Server {
         self.deadlines.remove(&(allocation.expires, id));
         let mut ledger = self.shared.ledger();
         ledger.release(&allocation.owner.user, allocation.client.source());
-        if let Some(reservation) = self.reservations.take_of(id) {
-            ledger.give_port(reservation.relay, reservation.port);
+        if let Some(token) = allocation.first.token {
+            self.reservation_ends.remove(token);
+            ledger.cancel(token);
         }
     }
 

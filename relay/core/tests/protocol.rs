@@ -119,6 +119,14 @@ fn families_are_chosen_as_asked() {
 }
 
 #[test]
+fn both_families_can_be_asked_for_with_the_number_of_coturn() {
+    let mut world = World::new();
+    let mut turn = world.client("ann", "pass");
+    let got = turn.allocate(&mut world, |w| w.attribute(AttributeType(0x8032), &byte4(2)).expect("room"));
+    assert_eq!((got.relayed().len(), world.shared.ports_used()), (2, 2));
+}
+
+#[test]
 fn a_second_family_that_is_not_there_is_said_in_the_answer() {
     let mut world = World::with(|settings| settings.relays.truncate(1));
     let mut turn = world.client("ann", "pass");
@@ -149,6 +157,20 @@ fn an_even_port_and_the_next_one_make_a_pair() {
     let mut again = world.client("ann", "pass");
     let got = again.allocate(&mut world, |w| w.attribute(AttributeType::RESERVATION_TOKEN, &token).expect("room"));
     assert_eq!(got.code(), 508, "a token is good once");
+}
+
+#[test]
+fn a_pair_may_be_spread_over_two_threads() {
+    let mut world = World::new();
+    let mut other = world.sibling();
+    let mut rtp = world.client("ann", "pass");
+    let got = rtp.allocate(&mut world, |w| w.attribute(AttributeType::EVEN_PORT, &[0x80]).expect("room"));
+    let token = got.attribute(AttributeType::RESERVATION_TOKEN).expect("a token");
+    let mut rtcp = other.client("ann", "pass");
+    let paired = rtcp.allocate(&mut other, |w| w.attribute(AttributeType::RESERVATION_TOKEN, &token).expect("room"));
+    assert_eq!(paired.relayed()[0].port(), got.relayed()[0].port() + 1);
+    rtp.refresh(&mut world, 0);
+    assert_eq!(world.shared.ports_used(), 1, "the second of the pair stays with its allocation");
 }
 
 #[test]
@@ -299,12 +321,12 @@ fn channels_are_bound_one_to_one() {
     let mut turn = world.allocated("ann", "pass");
     for (channel, peer, code) in [
         (0x3FFF, PEER, 400),
-        (0x5000, PEER, 400),
+        (0x8000, PEER, 400),
         (0x4000, PEER, 200),
         (0x4000, PEER, 200),
         (0x4001, PEER, 400),
         (0x4000, "203.0.113.10:1", 400),
-        (0x4FFF, "203.0.113.10:1", 200),
+        (0x7FFF, "203.0.113.10:1", 200),
         (0x4002, "203.0.113.11:0", 403),
     ] {
         assert_eq!(turn.bind(&mut world, channel, peer).code(), code, "{channel:x} {peer}");

@@ -273,7 +273,7 @@ fn s09_a_source_over_its_limit_hears_nothing_and_foreign_bytes_are_not_answered(
     assert_eq!(answers(&mut world, [198, 18, 0, 2]), 50, "another source has its own limit");
     world.pass(1);
     assert_eq!(answers(&mut world, [198, 18, 0, 1]), 10, "ten a second");
-    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x80; 40], &[0x16, 3, 1, 0, 40], &[0x40], &[0x7F; 30], b""] {
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x80; 40], &[0x16, 3, 1, 0, 40], &[0x40], &[0xFF; 30], b""] {
         assert!(world.send(turn.client, bytes).answer.is_empty());
     }
 }
@@ -452,6 +452,17 @@ fn s18_the_servers_own_ports_are_not_reachable_through_it() {
         let expected = if relay_ports.is_some() { 200 } else { 403 };
         assert_eq!(turn.bind(&mut world, 0x4000, &format!("{RELAY}:50000")).code(), expected);
     }
+}
+
+#[test]
+fn s18_a_media_node_on_the_same_host_is_reachable_on_its_ports_only() {
+    let mut world = World::with(|settings| {
+        settings.policy.allowed = vec![format!("{RELAY}:40000-40003").parse().expect("a range")];
+    });
+    let mut turn = world.allocated("ann", "pass");
+    assert_eq!(turn.bind(&mut world, 0x4000, &format!("{RELAY}:40003")).code(), 200);
+    assert_eq!(turn.bind(&mut world, 0x4001, &format!("{RELAY}:3478")).code(), 403);
+    assert!(turn.send_to(&mut world, &format!("{RELAY}:7401"), b"x").to_peer.is_none());
 }
 
 #[test]

@@ -86,6 +86,15 @@ impl World {
         Turn::new(client, username, password)
     }
 
+    /// The server of another thread, which shares what threads share.
+    pub fn sibling(&self) -> Self {
+        let shared = Arc::clone(&self.shared);
+        let server = Server::new(Arc::new(settings()), Arc::clone(&shared), [8; 32], self.now, WALL_CLOCK);
+        let server = server.expect("settings");
+        let next_port = self.next_port + 10_000;
+        Self { server, shared, now: self.now, closed: Vec::new(), binds_to_fail: 0, bound: Vec::new(), next_port }
+    }
+
     /// A client with an allocation.
     pub fn allocated(&mut self, username: &str, password: &str) -> Turn {
         let mut turn = self.client(username, password);

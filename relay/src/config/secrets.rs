@@ -1,0 +1,69 @@
+//! Secrets and users from settings and files. None of them is repeated in an error.
+
+use std::path::Path;
+
+use admin::{Secret, SecretError};
+use relay_core::{BadUser, Credentials, Hash};
+
+use super::settings::Settings;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SecretsError {
+    #[error(transparent)]
+    File(#[from] SecretError),
+    #[error("user {number}: {source}")]
+    User { number: usize, source: BadUser },
+    #[error("a secret is empty")]
+    Empty,
+    #[error("a secret is the placeholder CHANGEME: choose one, or set dev on a developer's machine")]
+    Placeholder,
+    #[error("there are no credentials: set secret, secret_file, user or user_file")]
+    None,
+    #[error("rest_separator must be one ASCII character")]
+    Separator,
+}
+
+const REALM: &str = "relay";
+const PLACEHOLDER: &str = "CHANGEME";
+
+pub(super) fn credentials(settings: &Settings) -> Result<Credentials, SecretsError> {
+    let mut credentials = Credentials::new(settings.realm.as_deref().unwrap_or(REALM));
+    if let Some(separator) = &settings.rest_separator {
+        match separator.as_bytes() {
+            [byte] if byte.is_ascii() => credentials.set_separator(*byte),
+            _ => return Err(SecretsError::Separator),
+        }
+    }
+    let from_file = lines(settings.secret_file.as_deref())?;
+    for secret in settings.secret.iter().chain(&from_file) {
+        credentials.add_secret(checked(secret, settings.dev)?, Hash::Sha1);
+    }
+    for secret in &settings.secret_sha256 {
+        credentials.add_secret(checked(secret, settings.dev)?, Hash::Sha256);
+    }
+    let from_file = lines(settings.user_file.as_deref())?;
+    for (at, user) in settings.user.iter().chain(&from_file).enumerate() {
+        let number = at + 1;
+        credentials.add_user(user.expose()).map_err(|source| SecretsError::User { number, source })?;
+    }
+    if credentials.is_empty() && !settings.stun_only {
+        return Err(SecretsError::None);
+    }
+    Ok(credentials)
+}
+
+fn checked(secret: &Secret, dev: bool) -> Result<&[u8], SecretsError> {
+    match secret.expose() {
+        "" => Err(SecretsError::Empty),
+        PLACEHOLDER if !dev => Err(SecretsError::Placeholder),
+        text => Ok(text.as_bytes()),
+    }
+}
+
+/// Without blank lines and comments.
+fn lines(path: Option<&Path>) -> Result<Vec<Secret>, SecretsError> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let text = Secret::from_file(path)?;
+    let lines = text.expose().lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines.map(|line| Secret::new(line.to_owned())).collect())
+}

@@ -1,0 +1,337 @@
+//! Puts the parts together: sockets first, so that a port in use stops the start; then threads and the admin port. Then it
+//! waits: for files that change, for names that move, for signals.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant, SystemTime};
+
+use admin::Readiness;
+use admin::server::Server as AdminServer;
+use rand::TryRngCore;
+use relay_core::{Server, SettingsError, Shared};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use udp::{Options, Socket, Waker};
+
+use crate::RunError;
+use crate::args::Args;
+use crate::config::{Config, Drain};
+use crate::metrics::{self, ProcessMeters, Published};
+use crate::worker::{ORDERS_WAITING_MAX, Order, Worker, unix_s};
+
+/// How often files are looked at, for a new secret to be good within seconds.
+const FILES_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a public host name is looked up again.
+const NAMES_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a draining relay looks whether it may end.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
+/// Wrong credentials are summed up in one line a minute.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
+/// A thread ends its turn in well under a second.
+const STOP_TIME_MAX: Duration = Duration::from_secs(2);
+
+const LISTENERS: &str = "listeners";
+const ALLOCATIONS: &str = "allocations";
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("port {address} cannot be bound: {source}")]
+    Listener { address: SocketAddr, source: io::Error },
+    #[error("admin port {address} cannot be bound: {source}")]
+    Admin { address: SocketAddr, source: io::Error },
+    #[error("thread cannot be started: {0}")]
+    Thread(#[source] io::Error),
+    #[error("random numbers cannot be had: {0}")]
+    Random(String),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+}
+
+/// A running relay.
+#[derive(Debug)]
+pub struct Relay {
+    listeners: Vec<SocketAddr>,
+    threads: Vec<Thread>,
+    readiness: Readiness,
+    meters: ProcessMeters,
+    admin: AdminServer,
+    drain: Drain,
+}
+
+#[derive(Debug)]
+struct Thread {
+    orders: SyncSender<Order>,
+    waker: Waker,
+    published: Arc<Published>,
+    ended: oneshot::Receiver<Option<String>>,
+}
+
+/// The process after its settings: until a signal ends it.
+pub(crate) async fn serve(args: &Args, config: Config) -> Result<(), RunError> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
+    for note in &config.notes {
+        if let Some(remark) = &note.remark {
+            tracing::warn!(line = note.line, key = note.key, "Ignored: {remark}");
+        }
+    }
+    let mut watch = Watch::new(&config);
+    let mut relay = Relay::start(config).await?;
+    let mut ticks = tokio::time::interval(FILES_INTERVAL);
+    let mut summary = Summary::new();
+    let end = admin::shutdown::signal();
+    tokio::pin!(end);
+    let failure = loop {
+        tokio::select! {
+            signal = &mut end => {
+                tracing::info!(signal = signal.map_err(RunError::Signals)?, "Draining");
+                break None;
+            }
+            failure = relay.failed() => break Some(failure),
+            _ = hangup.recv() => relay.reload(args, &mut watch),
+            _ = ticks.tick() => {
+                summary.say(&relay.threads);
+                if watch.is_due() {
+                    relay.reload(args, &mut watch);
+                }
+            }
+        }
+    };
+    if failure.is_none() {
+        relay.drain().await;
+    }
+    relay.end().await;
+    failure.map_or(Ok(()), |reason| Err(RunError::Failed(reason)))
+}
+
+impl Relay {
+    /// Starts a relay. Must be called inside a tokio runtime.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let (listeners, sockets) = bind_listeners(&config)?;
+        let now = Instant::now();
+        let shared = Arc::new(Shared::new(config.core.relays.len(), &config.ports, seed()?, now));
+        let settings = Arc::new(config.core);
+        let mut threads = Vec::with_capacity(sockets.len());
+        for (index, sockets) in sockets.into_iter().enumerate() {
+            let server = Server::new(Arc::clone(&settings), Arc::clone(&shared), seed()?, now, unix_s())?;
+            threads.push(Thread::start(index, server, sockets)?);
+        }
+        let meters = ProcessMeters::default();
+        let readiness = Readiness::new(&[LISTENERS, ALLOCATIONS]);
+        let published = threads.iter().map(|thread| Arc::clone(&thread.published)).collect();
+        let registry = Arc::new(metrics::registry(published, shared, &meters));
+        let at_admin = |source| StartError::Admin { address: config.admin, source };
+        let admin = admin::server::serve(config.admin, registry, readiness.clone(), None).await.map_err(at_admin)?;
+        readiness.ready(LISTENERS);
+        readiness.ready(ALLOCATIONS);
+        let shown = listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let peers = if settings.policy.general { "all but denied" } else { "media nodes" };
+        let (admin_addr, ports) = (admin.local_addr(), format!("{}-{}", config.ports.start(), config.ports.end()));
+        tracing::info!(udp = shown, threads = threads.len(), ports, peers, admin = %admin_addr, "Relay is running");
+        Ok(Self { listeners, threads, readiness, meters, admin, drain: config.drain })
+    }
+
+    /// Where UDP clients are served.
+    #[must_use]
+    pub fn listeners(&self) -> &[SocketAddr] {
+        &self.listeners
+    }
+
+    #[must_use]
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin.local_addr()
+    }
+
+    /// Takes the settings of another load; ports, threads and relay addresses stay as they are.
+    pub fn update(&self, config: Config) {
+        let settings = Arc::new(config.core);
+        for thread in &self.threads {
+            thread.order(Order::Update(Arc::clone(&settings)));
+        }
+    }
+
+    fn reload(&self, args: &Args, watch: &mut Watch) {
+        let result = match Config::load(args) {
+            Ok(config) => {
+                *watch = Watch::new(&config);
+                self.update(config);
+                tracing::info!("Settings are loaded again");
+                "ok"
+            }
+            Err(error) => {
+                watch.postpone();
+                tracing::error!(%error, "Settings cannot be loaded again, the old ones stay");
+                "failed"
+            }
+        };
+        self.meters.reloads.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// Makes no allocation any more, and waits for those that are there.
+    pub async fn drain(&self) {
+        self.readiness.not_ready(ALLOCATIONS, "draining");
+        self.meters.draining.set(1);
+        for thread in &self.threads {
+            thread.order(Order::Drain);
+        }
+        let left = || self.threads.iter().map(|thread| thread.published.allocations()).sum::<u64>();
+        let waiting = async {
+            while left() > self.drain.allocations as u64 {
+                tokio::time::sleep(DRAIN_INTERVAL).await;
+            }
+        };
+        if tokio::time::timeout(self.drain.time, waiting).await.is_err() {
+            tracing::warn!(allocations = left(), "Ends with allocations that are still there");
+        }
+    }
+
+    /// Stops all threads.
+    pub async fn end(mut self) {
+        self.readiness.not_ready(LISTENERS, "ending");
+        for thread in &self.threads {
+            thread.order(Order::Stop);
+        }
+        // One that has failed has said so before, and is not asked twice.
+        for thread in self.threads.iter_mut().filter(|thread| !thread.ended.is_terminated()) {
+            if tokio::time::timeout(STOP_TIME_MAX, &mut thread.ended).await.is_err() {
+                tracing::warn!("Left a thread that does not answer");
+            }
+        }
+        self.admin.stop().await;
+    }
+
+    /// Waits for a thread that ends by itself, and tells why.
+    async fn failed(&mut self) -> String {
+        let ends = self.threads.iter_mut().map(|thread| Box::pin(&mut thread.ended)).collect::<Vec<_>>();
+        let (reason, ..) = select_first(ends).await;
+        reason.ok().flatten().unwrap_or_else(|| "a thread has ended".to_owned())
+    }
+}
+
+/// The first of several futures to end.
+async fn select_first<F: Future + Unpin>(mut futures: Vec<F>) -> (F::Output, usize) {
+    std::future::poll_fn(move |context| {
+        for (at, future) in futures.iter_mut().enumerate() {
+            if let std::task::Poll::Ready(output) = std::pin::Pin::new(future).poll(context) {
+                return std::task::Poll::Ready((output, at));
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+impl Thread {
+    fn start(index: usize, server: Server, listeners: Vec<Socket>) -> Result<Self, StartError> {
+        let published = Arc::new(Published::default());
+        let (orders, waiting) = sync_channel(ORDERS_WAITING_MAX);
+        let worker = Worker::new(server, listeners, waiting, Arc::clone(&published)).map_err(StartError::Thread)?;
+        let waker = worker.waker();
+        let (tell, ended) = oneshot::channel();
+        std::thread::Builder::new()
+            .name(format!("relay-{index}"))
+            .spawn(move || {
+                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run()));
+                let reason = match outcome {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(format!("waiting for sockets failed: {error}")),
+                    Err(_) => Some("a thread panicked".to_owned()),
+                };
+                // Nobody listens when the process ends.
+                let _ = tell.send(reason);
+            })
+            .map_err(StartError::Thread)?;
+        Ok(Self { orders, waker, published, ended })
+    }
+
+    fn order(&self, order: Order) {
+        if self.orders.try_send(order).is_err() {
+            tracing::warn!("A thread does not take orders");
+        }
+        self.waker.wake();
+    }
+}
+
+/// One socket for each address and thread; those of an address share its port. By thread.
+fn bind_listeners(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<Socket>>), StartError> {
+    let buffer = Some(config.socket_buffer_bytes);
+    let options = Options { recv_buffer: buffer, send_buffer: buffer, reuse_port: true, gro: false };
+    let mut by_thread = (0..config.threads).map(|_| Vec::new()).collect::<Vec<_>>();
+    let mut addresses = Vec::new();
+    for ip in &config.listen {
+        let mut address = SocketAddr::new(*ip, config.port);
+        for sockets in &mut by_thread {
+            let at = |source| StartError::Listener { address, source };
+            let socket = Socket::bind(address, options).map_err(at)?;
+            // The first one of port 0 was given a port, which the others share.
+            address = socket.local_addr().map_err(at)?;
+            sockets.push(socket);
+        }
+        addresses.push(address);
+    }
+    Ok((addresses, by_thread))
+}
+
+fn seed() -> Result<[u8; 32], StartError> {
+    let mut seed = [0; 32];
+    rand::rngs::OsRng.try_fill_bytes(&mut seed).map_err(|error| StartError::Random(error.to_string()))?;
+    Ok(seed)
+}
+
+/// When to load the settings again without being asked.
+#[derive(Debug)]
+struct Watch {
+    files: Vec<(PathBuf, Option<SystemTime>)>,
+    names_at: Option<Instant>,
+}
+
+impl Watch {
+    fn new(config: &Config) -> Self {
+        let files = config.files.iter().map(|path| (path.clone(), changed_at(path))).collect();
+        Self { files, names_at: config.has_external_name.then(|| Instant::now() + NAMES_INTERVAL) }
+    }
+
+    fn is_due(&self) -> bool {
+        self.files.iter().any(|(path, seen)| changed_at(path) != *seen)
+            || self.names_at.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// What could not be loaded is tried again when it changes.
+    fn postpone(&mut self) {
+        for (path, seen) in &mut self.files {
+            *seen = changed_at(path);
+        }
+        self.names_at = self.names_at.map(|_| Instant::now() + NAMES_INTERVAL);
+    }
+}
+
+fn changed_at(path: &PathBuf) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|file| file.modified()).ok()
+}
+
+/// One line a minute about guessed passwords, however many there were.
+#[derive(Debug)]
+struct Summary {
+    said_at: Instant,
+    said: u64,
+}
+
+impl Summary {
+    fn new() -> Self {
+        Self { said_at: Instant::now(), said: 0 }
+    }
+
+    fn say(&mut self, threads: &[Thread]) {
+        if self.said_at.elapsed() < SUMMARY_INTERVAL {
+            return;
+        }
+        self.said_at = Instant::now();
+        let failures = threads.iter().map(|thread| thread.published.credential_failures()).sum::<u64>();
+        if failures > self.said {
+            tracing::warn!(failures = failures - self.said, "Requests with wrong credentials in the last minute");
+            self.said = failures;
+        }
+    }
+}

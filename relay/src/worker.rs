@@ -1,0 +1,282 @@
+//! One thread: its listeners (SO_REUSEPORT pins a client's address to a thread), its relay sockets, its
+//! [`relay_core::Server`]. One turn does, in this order and each within a bound:
+//!
+//! 1. takes one batch from each listener through the server; what goes to peers is sent at once, each from its own socket,
+//! 2. reads the relay sockets that have something,
+//! 3. hands what goes to clients to the kernel, one call for each listener,
+//! 4. lets the server act on its deadlines and closes the sockets it let go,
+//! 5. carries out orders, and publishes counters some times a second.
+//!
+//! Nothing is allocated, locked or logged for a packet.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant, SystemTime};
+
+use relay_core::{
+    ANSWER_BYTES_MAX, Action, Client, Family, HEADROOM_BYTES, Link, Pending, Server, Settings, TAILROOM_BYTES,
+};
+use udp::{Poller, RecvBatch, SendBatch, Socket, Transmit, Waker};
+
+use crate::metrics::{Published, ShellCounters};
+use crate::relays::{self, Relays};
+
+/// Datagrams taken from a listener in one system call, and messages to clients that wait for one.
+const BATCH: usize = 64;
+/// A jumbo frame, far above any audio packet.
+const DATAGRAM_BYTES_MAX: usize = 9_000;
+/// One message to a client: what a peer sent, with room for the header around it.
+const SLOT_BYTES: usize = HEADROOM_BYTES + DATAGRAM_BYTES_MAX + TAILROOM_BYTES;
+/// With few sockets ready, each is read until it is empty, so that a burst leaves as one; with many, once, since the poll
+/// that reports them again is shared by all of them.
+const READY_FEW: usize = 16;
+const READS_OF_FEW: usize = 16;
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(200);
+/// Longest wait, so that counters and the wall clock of a quiet thread are kept as well.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+/// Orders that may wait for a thread: reloads and the drain, by hand.
+pub(crate) const ORDERS_WAITING_MAX: usize = 16;
+
+const LISTENER_BIT: u64 = 1 << 63;
+
+#[derive(Debug)]
+pub(crate) enum Order {
+    Update(Arc<Settings>),
+    Drain,
+    Stop,
+}
+
+pub(crate) struct Worker {
+    server: Server,
+    listeners: Vec<Socket>,
+    relays: Relays,
+    poller: Poller,
+    received: RecvBatch,
+    sending: SendBatch,
+    out: Outgoing,
+    orders: Receiver<Order>,
+    counters: ShellCounters,
+    published: Arc<Published>,
+    published_at: Instant,
+}
+
+/// Messages that wait for their listener's `sendmmsg`.
+struct Outgoing {
+    slots: Box<[u8]>,
+    messages: Vec<Message>,
+}
+
+struct Message {
+    listener: u16,
+    to: SocketAddr,
+    bytes: Range<usize>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        server: Server,
+        listeners: Vec<Socket>,
+        orders: Receiver<Order>,
+        published: Arc<Published>,
+    ) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        for (at, listener) in listeners.iter().enumerate() {
+            poller.add(listener, LISTENER_BIT | at as u64)?;
+        }
+        let out = Outgoing { slots: vec![0; BATCH * SLOT_BYTES].into(), messages: Vec::with_capacity(BATCH) };
+        Ok(Self {
+            server,
+            listeners,
+            relays: Relays::default(),
+            poller,
+            received: RecvBatch::new(BATCH, DATAGRAM_BYTES_MAX),
+            sending: SendBatch::new(BATCH),
+            out,
+            orders,
+            counters: ShellCounters::default(),
+            published,
+            published_at: Instant::now(),
+        })
+    }
+
+    pub(crate) fn waker(&self) -> Waker {
+        self.poller.waker()
+    }
+
+    /// Until told to stop, or until the poller fails.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        loop {
+            let timeout = self.wait_time();
+            let ready = self.poller.wait(Some(timeout))?;
+            let now = Instant::now();
+            let tokens = ready.tokens();
+            for token in tokens.iter().filter(|token| **token & LISTENER_BIT != 0) {
+                self.serve_listener(now, (token & !LISTENER_BIT) as u16);
+            }
+            let reads = if tokens.len() <= READY_FEW { READS_OF_FEW } else { 1 };
+            for token in tokens.iter().filter(|token| **token & LISTENER_BIT == 0) {
+                self.serve_relay(now, *token, reads);
+            }
+            self.flush();
+            self.server.handle_timeout(now);
+            self.close_sockets();
+            if ready.is_woken() && self.obey() {
+                return Ok(());
+            }
+            if now.duration_since(self.published_at) >= PUBLISH_INTERVAL {
+                self.publish(now);
+            }
+        }
+    }
+
+    fn wait_time(&self) -> Duration {
+        let until = self.server.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()));
+        until.map_or(WAIT_MAX, |until| until.min(WAIT_MAX))
+    }
+
+    fn serve_listener(&mut self, now: Instant, listener: u16) {
+        let Self { server, listeners, relays, received, out, counters, poller, .. } = self;
+        counters.receive_calls += 1;
+        if received.recv(&listeners[usize::from(listener)]).is_err() {
+            counters.receive_errors += 1;
+            return;
+        }
+        for datagram in received.iter_mut() {
+            let client = Client { address: datagram.remote, link: Link::Udp { listener } };
+            // A batch has as many slots as datagrams, so there is one for each answer.
+            let slot = out.next_slot();
+            let buffer = &mut out.slots[slot..slot + ANSWER_BYTES_MAX];
+            let mut action = server.handle_client(now, client, datagram.data, buffer);
+            let mut sockets = Vec::new();
+            while let Action::Bind(pending) = action {
+                (action, sockets) = try_bind(server, now, pending, buffer);
+            }
+            match action {
+                Action::ToPeer { allocation, family, peer, payload } => {
+                    if let Some(socket) = relays.get(allocation, family) {
+                        counters.count_send(&socket.send_to(&datagram.data[payload], peer));
+                    }
+                }
+                Action::Nothing | Action::Bind(_) => {}
+                Action::Answer(len) => out.push(listener, client.address, slot..slot + len),
+                Action::Created { allocation, answer } => {
+                    for (family, socket) in &sockets {
+                        if let Err(error) = poller.add(socket, relays::token_of(allocation, *family)) {
+                            tracing::warn!(%error, "Relay socket cannot be polled, its peers stay unheard");
+                        }
+                    }
+                    relays.insert(allocation, sockets);
+                    out.push(listener, client.address, slot..slot + answer);
+                }
+            }
+        }
+        // Refresh to zero came with this batch; its socket must be gone before its place is used again.
+        self.close_sockets();
+        self.flush();
+    }
+
+    fn serve_relay(&mut self, now: Instant, token: u64, reads: usize) {
+        for _ in 0..reads {
+            if self.out.messages.len() == BATCH {
+                self.flush();
+            }
+            let Some((id, socket)) = self.relays.get_by_token(token) else { return };
+            let slot = self.out.next_slot();
+            let buffer = &mut self.out.slots[slot..slot + SLOT_BYTES];
+            let room = HEADROOM_BYTES..SLOT_BYTES - TAILROOM_BYTES;
+            let (len, peer) = match socket.recv_from(&mut buffer[room]) {
+                Ok(received) => received,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // An ICMP error that an earlier datagram to a peer brought back.
+                Err(_) => continue,
+            };
+            self.counters.relay_reads += 1;
+            let Some((client, bytes)) = self.server.handle_peer(now, id, peer, buffer, len) else { continue };
+            if let Link::Udp { listener } = client.link {
+                self.out.push(listener, client.address, slot + bytes.start..slot + bytes.end);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let Self { listeners, sending, out, counters, .. } = self;
+        let mut rest = &out.messages[..];
+        while let Some(first) = rest.first() {
+            let same = rest.iter().take_while(|message| message.listener == first.listener).count();
+            let (now, later) = rest.split_at(same);
+            let datagrams = now.iter().map(|message| Transmit {
+                to: message.to,
+                payload: &out.slots[message.bytes.clone()],
+                segment_size: None,
+            });
+            let report = sending.send(&listeners[usize::from(first.listener)], datagrams);
+            counters.send_calls += report.syscalls as u64;
+            counters.send_dropped += report.dropped as u64;
+            rest = later;
+        }
+        out.messages.clear();
+    }
+
+    fn close_sockets(&mut self) {
+        while let Some((id, family)) = self.server.poll_closed() {
+            self.relays.close(id, family);
+        }
+    }
+
+    /// Whether to stop.
+    fn obey(&mut self) -> bool {
+        loop {
+            match self.orders.try_recv() {
+                Ok(Order::Update(settings)) => {
+                    if let Err(error) = self.server.update(settings) {
+                        tracing::error!(%error, "Settings are not taken, the old ones stay");
+                    }
+                }
+                Ok(Order::Drain) => self.server.drain(),
+                Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return true,
+                Err(TryRecvError::Empty) => return false,
+            }
+        }
+    }
+
+    fn publish(&mut self, now: Instant) {
+        self.published_at = now;
+        self.counters.receive_truncated = self.received.truncated();
+        self.published.publish(&self.server, &self.counters);
+        self.server.set_wall_clock(now, unix_s());
+    }
+}
+
+fn try_bind(
+    server: &mut Server,
+    now: Instant,
+    pending: Box<Pending>,
+    buffer: &mut [u8],
+) -> (Action, Vec<(Family, std::net::UdpSocket)>) {
+    match relays::bind(pending.addresses()) {
+        Ok(sockets) => (server.complete(now, pending, true, buffer), sockets),
+        Err(error) => {
+            tracing::debug!(%error, "Relay port cannot be bound");
+            (server.complete(now, pending, false, buffer), Vec::new())
+        }
+    }
+}
+
+impl Outgoing {
+    /// Of the next message; the caller has seen to it that there is room.
+    fn next_slot(&self) -> usize {
+        self.messages.len() * SLOT_BYTES
+    }
+
+    fn push(&mut self, listener: u16, to: SocketAddr, bytes: Range<usize>) {
+        self.messages.push(Message { listener, to, bytes });
+    }
+}
+
+/// Before 1970 nothing has expired.
+pub(crate) fn unix_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
