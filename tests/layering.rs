@@ -16,6 +16,9 @@ const ARROWS: &[(&str, &str)] = &[
     ("carillon", "admin"),
     ("carillon", "sfu"),
     ("carillon", "signaling"),
+    ("relay", "admin"),
+    ("relay", "relay-core"),
+    ("relay", "udp"),
     ("relay-core", "stun"),
     ("sfu", "admin"),
     ("sfu", "sfu-control"),
@@ -30,6 +33,8 @@ const ARROWS: &[(&str, &str)] = &[
 
 /// Arrows that only tests and benches need.
 const TEST_ARROWS: &[(&str, &str)] = &[
+    // As a client.
+    ("relay", "stun"),
     // With its client, which production does not need.
     ("signaling", "signaling-protocol"),
 ];
