@@ -74,8 +74,8 @@ describe('desktop', () => {
     const tones = [...BOTH, MICROPHONE_HZ];
     const [left, right] = [0, 1].map((channel) => analyse(one.recorder.since(from, channel), 48000, tones));
     const power = (side) => tones.reduce((sum, hz) => sum + 10 ** (side.levels[hz] / 10) / 2, 0);
-    const pure = (side) => side.rms_db > -30 && Math.abs(10 * Math.log10(power(side)) - side.rms_db) < 0.3;
-    if (!pure(left) || !pure(right)) throw new Error(JSON.stringify({ left, right, console: one.tab.console.slice(-5) }));
+    const pure = (side, hz) => side.levels[hz] > -30 && Math.abs(10 * Math.log10(power(side)) - side.rms_db) < 0.3;
+    if (!pure(left, LEFT_HZ) || !pure(right, RIGHT_HZ)) throw new Error(JSON.stringify({ left, right, console: one.tab.console.slice(-5) }));
     return { left, right };
   }, 30_000);
 
@@ -129,13 +129,16 @@ describe('desktop', () => {
     while (level(piece(onset, 10)) < -50) onset += rate / 100;
     const first = align(heard, piece(onset, 60));
     assert.ok(first.value > 0.9, `the first 60 ms are missing or damaged: ${JSON.stringify(first)}`);
-    // The rest follows, up to what a browser's jitter buffer takes out in silence or between two waves.
+    // The rest follows, up to what a browser's jitter buffer takes out on the way to its length: a piece in which it does
+    // so fits less well.
+    const fits = [];
     for (let at = onset; at + rate / 10 <= samples.length; at += rate / 10) {
       if (level(piece(at, 100)) < -30) continue;
       const expected = first.lag + at - onset;
-      const found = align(heard, piece(at, 100), Math.max(0, expected - 0.1 * rate), expected + 0.02 * rate);
-      assert.ok(found.value > 0.8, `100 ms at ${at / rate} s are damaged: ${JSON.stringify({ first, found })}`);
+      fits.push(align(heard, piece(at, 100), Math.max(0, expected - 0.1 * rate), expected + 0.02 * rate).value);
     }
+    const typical = [...fits].sort((a, b) => a - b)[Math.floor(fits.length / 2)];
+    assert.ok(typical > 0.9 && Math.min(...fits) > 0.4, `pieces of 100 ms are damaged: ${fits.map((fit) => fit.toFixed(2))}`);
   });
 
   it('a 700 Hz microphone of a browser is on the desktop’s mic', async () => {
