@@ -4,6 +4,7 @@
 //! [`run`] is the whole process, [`Relay::start`] the same without log set-up and signals.
 
 mod args;
+pub mod broker;
 mod check;
 mod config;
 mod metrics;

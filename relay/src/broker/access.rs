@@ -150,7 +150,8 @@ impl Access {
 }
 
 fn split<'a>(entry: &'a Secret, what: &'static str, bytes_min: usize) -> Result<(&'a str, &'a str), AccessError> {
-    let (id, secret) = entry.expose().split_once(':').filter(|(id, _)| !id.is_empty()).ok_or(AccessError::Form(what))?;
+    let (id, secret) =
+        entry.expose().split_once(':').filter(|(id, _)| !id.is_empty()).ok_or(AccessError::Form(what))?;
     if secret.len() < bytes_min {
         return Err(AccessError::TooShort(what, id.to_owned(), bytes_min));
     }
@@ -223,7 +224,8 @@ mod tests {
     }
 
     fn signed(header: &Value, claims: &Value) -> String {
-        let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let text =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
         let mac = Hmac::<Sha256>::new_from_slice(TOKEN_SECRET.as_bytes()).unwrap().chain_update(&text);
         format!("{text}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
     }
@@ -243,7 +245,8 @@ mod tests {
 
     #[test]
     fn each_defect_is_refused() {
-        let header = |header: Value| signed(&header, &json!({"room": "r", "sub": "s", "role": "speaker", "exp": NOW + 1}));
+        let header =
+            |header: Value| signed(&header, &json!({"room": "r", "sub": "s", "role": "speaker", "exp": NOW + 1}));
         let cases = [
             (String::new(), Refused::Missing),
             ("desk".into(), Refused::Unknown),

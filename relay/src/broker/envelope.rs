@@ -52,7 +52,10 @@ impl Document {
     /// One that has STUN servers only.
     pub fn of_stun(urls: &[String]) -> Result<Self, BadDocument> {
         let server = |url: &String| Literal::Dictionary(vec![("urls".to_owned(), Literal::Text(url.clone()))]);
-        Self::new(Literal::Dictionary(vec![(ICE_SERVERS.to_owned(), Literal::List(urls.iter().map(server).collect()))]))
+        Self::new(Literal::Dictionary(vec![(
+            ICE_SERVERS.to_owned(),
+            Literal::List(urls.iter().map(server).collect()),
+        )]))
     }
 
     fn servers(&self) -> &[Literal] {

@@ -298,7 +298,8 @@ mod tests {
 
     #[test]
     fn python_becomes_json_in_the_same_order() {
-        let python = "{ 'z': [1, -2.5,], # why\n 'a': \"it's\", 'on': True, 'off': False, 'none': None, 'e': '\\u00e9\\'' }";
+        let python =
+            "{ 'z': [1, -2.5,], # why\n 'a': \"it's\", 'on': True, 'off': False, 'none': None, 'e': '\\u00e9\\'' }";
         assert_eq!(json(python), r#"{"z":[1,-2.5],"a":"it's","on":true,"off":false,"none":null,"e":"é'"}"#);
         assert_eq!(json(r#"{"a":"\ud83d\ude00\/","b":{"c":[]}}"#), r#"{"a":"😀/","b":{"c":[]}}"#);
     }
@@ -306,9 +307,22 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_its_line() {
         let cases = [
-            ("", 1), ("{", 1), ("{'a' 1}", 1), ("{a: 1}", 1), ("{'a': 1\n 'b': 2}", 2), ("'abc", 1), ("'\\q'", 1),
-            ("'\\ud800'", 1), ("'\\ud800\\u0041'", 1), ("'\\u12'", 1), ("1.2.3", 1), ("os.system('x')", 1), ("[1,,2]", 1),
-            ("{'a': 1, 'a': 2}", 1), ("[1]\n\n]", 3), ("(1, 2)", 1),
+            ("", 1),
+            ("{", 1),
+            ("{'a' 1}", 1),
+            ("{a: 1}", 1),
+            ("{'a': 1\n 'b': 2}", 2),
+            ("'abc", 1),
+            ("'\\q'", 1),
+            ("'\\ud800'", 1),
+            ("'\\ud800\\u0041'", 1),
+            ("'\\u12'", 1),
+            ("1.2.3", 1),
+            ("os.system('x')", 1),
+            ("[1,,2]", 1),
+            ("{'a': 1, 'a': 2}", 1),
+            ("[1]\n\n]", 3),
+            ("(1, 2)", 1),
         ];
         for (text, line) in cases {
             assert_eq!(Literal::parse(text).unwrap_err().line, line, "{text}");

@@ -196,7 +196,8 @@ mod tests {
     const ADA: Person<'_> = Person { caller: "desk", user: "ada" };
 
     fn minter(secret: &str, hash: Hash, form: NameForm) -> Minter {
-        let secrets = [RestSecret { secret: secret.into(), hash }, RestSecret { secret: "old".into(), hash: Hash::Sha1 }];
+        let secrets =
+            [RestSecret { secret: secret.into(), hash }, RestSecret { secret: "old".into(), hash: Hash::Sha1 }];
         Minter::new(&secrets, None, Naming { form, separator: ':' }, LIFETIME).unwrap()
     }
 

@@ -27,9 +27,14 @@ pub struct TurnUrl {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Check {
     /// `GET` of this path answers 200; a relay that drains answers 503.
-    Ready { authority: String, path: String },
+    Ready {
+        authority: String,
+        path: String,
+    },
     /// A Binding request is answered.
-    Stun { address: String },
+    Stun {
+        address: String,
+    },
     None,
 }
 
@@ -95,7 +100,11 @@ fn parse_check(word: &str) -> Option<Result<Check, &'static str>> {
     }
     if let Some(address) = word.strip_prefix("stun=") {
         let complete = split_host(address).is_some_and(|(_, port)| port.is_some());
-        return Some(if complete { Ok(Check::Stun { address: address.to_owned() }) } else { Err("stun= needs HOST:PORT") });
+        return Some(if complete {
+            Ok(Check::Stun { address: address.to_owned() })
+        } else {
+            Err("stun= needs HOST:PORT")
+        });
     }
     let url = word.strip_prefix("ready=")?;
     let rest = url.strip_prefix("http://").unwrap_or_default();
@@ -217,10 +226,28 @@ mod tests {
     #[test]
     fn what_no_client_could_use_is_refused() {
         for entry in [
-            "", "turn.example.org", "stun:a", "turn:", "turn:a:0", "turn:a:65536", "turn:a:+1", "turn:a:", "turn:a b",
-            "turn:user@a", "turn:a\"", "turn:a>,<b", "turn:[::1", "turn:[x]", "turn:[::1]3478", "turn:a?transport=sctp",
-            "turns:a?transport=udp", "turn:a ready=https://b:1/", "turn:a ready=http://b/", "turn:a stun=b",
-            "turn:a check=none check=none", "turn:é",
+            "",
+            "turn.example.org",
+            "stun:a",
+            "turn:",
+            "turn:a:0",
+            "turn:a:65536",
+            "turn:a:+1",
+            "turn:a:",
+            "turn:a b",
+            "turn:user@a",
+            "turn:a\"",
+            "turn:a>,<b",
+            "turn:[::1",
+            "turn:[x]",
+            "turn:[::1]3478",
+            "turn:a?transport=sctp",
+            "turns:a?transport=udp",
+            "turn:a ready=https://b:1/",
+            "turn:a ready=http://b/",
+            "turn:a stun=b",
+            "turn:a check=none check=none",
+            "turn:é",
         ] {
             assert!(RelayEntry::parse(entry).is_err(), "{entry}");
         }

@@ -1,0 +1,71 @@
+//! The command line. Every flag is optional and named like its key in the settings file and the environment
+//! (`--secret-file`, `secret_file`, `BROKER_SECRET_FILE`); keys that are rarely set have no flag.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use admin::Secret;
+use admin::logs::LogFormat;
+use serde::Serialize;
+
+/// Hands out short-lived TURN credentials to authenticated callers.
+#[derive(Debug, Default, clap::Parser, Serialize)]
+#[command(name = "credential-broker", version)]
+pub struct Args {
+    /// Settings file (TOML). Environment variables (BROKER_HTTP ...) win over it, flags over both
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Address of the HTTP port [default: 127.0.0.1:7500]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub http: Option<SocketAddr>,
+    /// Metrics, liveness and readiness [default: 127.0.0.1:7501]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub admin: Option<SocketAddr>,
+    /// A relay: its turn: and turns: URLs, and ready=URL, stun=HOST:PORT or check=none; may repeat
+    #[arg(long, value_name = "URLS", value_delimiter = ',')]
+    pub relay: Vec<String>,
+    /// URL of a STUN server to hand out; may repeat
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub stun: Vec<String>,
+    /// Secret shared with the relays, the newest first
+    #[arg(long, value_name = "SECRET", value_delimiter = ',')]
+    #[serde(serialize_with = "expose_list")]
+    pub secret: Vec<Secret>,
+    /// File with the secrets shared with the relays, one a line, the newest first
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// API key of a caller as id:key; several with commas
+    #[arg(long, value_name = "ID:KEY", value_delimiter = ',')]
+    #[serde(serialize_with = "expose_list")]
+    pub api_key: Vec<Secret>,
+    /// File with one id:key a line
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Key of signalling's access tokens as kid:secret (HS256); several with commas
+    #[arg(long, value_name = "KID:SECRET", value_delimiter = ',')]
+    #[serde(serialize_with = "expose_list")]
+    pub token_keys: Vec<Secret>,
+    /// File with one kid:secret a line
+    #[arg(long, value_name = "FILE")]
+    pub token_keys_file: Option<PathBuf>,
+    /// Settings file of abcdesktop (od.config), of which webrtc.coturn and webrtc.rtc_configuration are read
+    #[arg(long, value_name = "FILE")]
+    pub abcdesktop_config: Option<PathBuf>,
+    /// Origin of a page that may ask, as https://host or https://host:port; several with commas
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
+    pub allow_origin: Vec<String>,
+    /// For a developer's machine: placeholder secrets and short API keys are accepted
+    #[arg(long)]
+    pub dev: bool,
+    /// text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log: Option<LogFormat>,
+    /// What to log, for example info,relay=debug [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub log_filter: Option<String>,
+}
+
+fn expose_list<S: serde::Serializer>(secrets: &[Secret], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(secrets.iter().map(Secret::expose))
+}
