@@ -97,7 +97,7 @@ impl Session {
             follower: None,
             resume: None,
             backoff: Backoff::signaling(),
-            media_backoff: Backoff::signaling(),
+            media_backoff: Backoff::media(),
             ice_servers: Vec::new(),
         };
         (session, receiver)
@@ -220,7 +220,6 @@ impl Session {
 
     /// Offers one media connection and makes it the outlet.
     async fn offer(&mut self, client: &Client) -> Result<(), SessionError> {
-        self.status.media(MediaState::Connecting);
         let (peer, offer) = Peer::offer(self.settings.ssrc, &self.ice_servers, Arc::clone(&self.playout)).await?;
         let peer = Arc::new(peer);
         let answered = async {
