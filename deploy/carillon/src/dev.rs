@@ -90,7 +90,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         started = stack.start(&args, state.path(), &terminal, news) => started,
         () = &mut stop => {
             terminal.say("Stopping before everything was up.");
-            stack.stop(&terminal).await;
+            stop_all(&mut stack, &terminal).await?;
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -99,15 +99,25 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Err(error) => Err(error),
     };
     if let Err(error) = outcome {
-        stack.stop(&terminal).await;
+        stop_all(&mut stack, &terminal).await?;
         state.keep();
         return Err(error.context(format!("the logs are in {}", state.logs().display())));
     }
     terminal.say("Stopping.");
-    stack.stop(&terminal).await;
+    stop_all(&mut stack, &terminal).await?;
     forget_ready_file(&args);
     terminal.say("Everything is stopped.");
     Ok(ExitCode::SUCCESS)
+}
+
+/// In order; at once when someone asks a second time, for the kernel then ends what is left.
+async fn stop_all(stack: &mut Stack, terminal: &Terminal) -> anyhow::Result<()> {
+    let asked_again = stop_signal()?;
+    tokio::select! {
+        () = stack.stop(terminal) => {}
+        () = asked_again => terminal.say("Stopping at once."),
+    }
+    Ok(())
 }
 
 /// Tells what there is, then what happens, until someone stops it.
