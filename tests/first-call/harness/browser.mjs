@@ -38,6 +38,8 @@ export class Browser {
     return new Browser('chromium', hz, browser, profile, {});
   }
 
+  /// Firefox lists no loopback address among its candidates whatever its settings say: the node must be advertised at an
+  /// address of the machine's network, as `carillon dev` does by itself.
   static async firefox({ hz = 440, ear = null } = {}) {
     const profile = mkdtempSync(path.join(tmpdir(), 'carillon-firefox-'));
     const browser = await puppeteer.launch({
@@ -53,7 +55,6 @@ export class Browser {
         'media.navigator.permission.disabled': true,
         'media.autoplay.default': 0,
         'media.autoplay.blocking_policy': 0,
-        'media.peerconnection.ice.loopback': true,
         'media.peerconnection.ice.obfuscate_host_addresses': false,
         'app.update.enabled': false,
         'media.gmp-manager.updateEnabled': false,
