@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("carillon", "signaling"),
     ("relay", "admin"),
     ("relay", "relay-core"),
+    ("relay", "stun"),
     ("relay", "udp"),
     ("relay-core", "stun"),
     ("sfu", "admin"),
@@ -33,8 +34,6 @@ const ARROWS: &[(&str, &str)] = &[
 
 /// Arrows that only tests and benches need.
 const TEST_ARROWS: &[(&str, &str)] = &[
-    // As a client.
-    ("relay", "stun"),
     // With its client, which production does not need.
     ("signaling", "signaling-protocol"),
 ];

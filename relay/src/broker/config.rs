@@ -136,6 +136,11 @@ impl Config {
         Self::check(settings, args.config.as_deref())
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_json(settings: serde_json::Value) -> Result<Self, ConfigError> {
+        Self::check(serde_json::from_value(settings).expect("the keys of a test exist"), None)
+    }
+
     fn check(mut settings: Settings, own: Option<&Path>) -> Result<Self, ConfigError> {
         let files = settings.files(own);
         let mut relays = settings.relay.iter().map(|text| RelayEntry::parse(text)).collect::<Result<Vec<_>, _>>()?;

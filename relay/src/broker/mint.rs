@@ -264,7 +264,7 @@ mod tests {
         /// What a client signs with a minted password is what a server accepts that knows the secret alone.
         #[test]
         fn minted_credentials_verify_as_turn_rest(
-            secret in "\\PC{1,40}", user in "\\PC{0,40}", sha256: bool, form in 0..3, ttl in 1u32..100_000,
+            secret in "\\PC{1,40}", user in "\\PC{0,40}", sha256: bool, form in 0usize..3, ttl in 1u32..100_000,
         ) {
             let hash = if sha256 { Hash::Sha256 } else { Hash::Sha1 };
             let form = [NameForm::Bare, NameForm::ExpiryFirst, NameForm::PersonFirst][form];
