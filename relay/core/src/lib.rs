@@ -35,6 +35,7 @@ mod requests;
 mod reservations;
 mod server;
 mod settings;
+mod stream;
 
 pub use address::{AddressRange, BadRange};
 pub use allocation::{AllocationId, Family};
@@ -46,3 +47,4 @@ pub use pending::Pending;
 pub use policy::{Policy, Verdict};
 pub use server::{ANSWER_BYTES_MAX, Action, HEADROOM_BYTES, Server, TAILROOM_BYTES};
 pub use settings::{Limits, RelayAddress, Settings, SettingsError};
+pub use stream::{Cut, NotFramed, STREAM_MESSAGE_BYTES_MAX, cut};

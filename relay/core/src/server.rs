@@ -169,8 +169,9 @@ impl Server {
     /// Takes other settings. Allocations stay; peers that are denied now lose permission and channel.
     pub fn update(&mut self, settings: Arc<Settings>) -> Result<(), SettingsError> {
         settings.check()?;
-        if settings.relays.len() < self.settings.relays.len() {
-            return Err(SettingsError::NoRelay);
+        let locals = |settings: &Settings| settings.relays.iter().map(|relay| relay.local).collect::<Vec<_>>();
+        if locals(&settings) != locals(&self.settings) {
+            return Err(SettingsError::RelaysChanged);
         }
         let policy = &settings.policy;
         for (_, allocation) in &mut self.allocations {

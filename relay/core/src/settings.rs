@@ -94,6 +94,8 @@ pub enum SettingsError {
     Software,
     #[error("there is no relay address")]
     NoRelay,
+    #[error("relay addresses cannot change while allocations use them")]
+    RelaysChanged,
     #[error("permissions and channels of an allocation must be 1 to {PEERS_MAX}")]
     Peers,
 }

@@ -44,3 +44,21 @@ fn strangers_leave_nothing_behind() {
     assert_eq!((counted.count_total, counted.bytes_current), (0, 0));
     assert!(world.server.counters().answered(relay_core::Outcome(401)) > 10_000);
 }
+
+#[test]
+fn an_idle_allocation_with_a_channel_takes_less_than_4_kib() {
+    const COUNT: u64 = 500;
+    let mut world = World::with(|settings| {
+        settings.limits.user_allocations = u32::MAX;
+        settings.limits.source_allocations = u32::MAX;
+        settings.limits.unauthorized_per_s = u32::MAX;
+    });
+    let counted = allocation_counter::measure(|| {
+        for _ in 0..COUNT {
+            let mut turn = world.allocated("ann", "pass");
+            assert_eq!(turn.bind(&mut world, 0x4000, PEER).code(), 200);
+        }
+    });
+    let each = u64::try_from(counted.bytes_current).expect("kept something") / COUNT;
+    assert!((200..4_096).contains(&each), "{each} bytes");
+}

@@ -502,3 +502,22 @@ fn s19_a_peer_that_is_denied_from_now_on_loses_its_channel() {
     assert!(world.peer_sends(turn.id.expect("allocated"), PEER, b"x").is_none());
     assert_eq!(world.server.counters().answered(Outcome(200)), 2);
 }
+
+#[test]
+fn s20_settings_that_do_not_fit_are_refused_and_the_old_ones_stay() {
+    let mut world = World::new();
+    let mut turn = world.allocated("ann", "pass");
+    let mut moved = settings();
+    moved.relays.reverse();
+    let mut nameless = settings();
+    nameless.credentials = relay_core::Credentials::new("");
+    for bad in [moved, nameless] {
+        assert!(world.server.update(Arc::new(bad)).is_err());
+    }
+    assert_eq!(turn.refresh(&mut world, 600).code(), 200);
+    let mut renamed = settings();
+    renamed.relays[0].advertised = "203.0.113.200".parse().expect("an address");
+    world.server.update(Arc::new(renamed)).expect("settings");
+    let got = world.client("ann", "pass").allocate(&mut world, |_| {});
+    assert_eq!(got.relayed()[0].ip().to_string(), "203.0.113.200", "a public address may change");
+}
