@@ -141,9 +141,9 @@ impl Access {
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_aud = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, key, &validation).map_err(|error| match error.kind() {
-            jsonwebtoken::errors::ErrorKind::Json(_) => Refused::Claims,
-            _ => Refused::Unknown,
+        let claims = jsonwebtoken::decode::<Claims>(token, key, &validation).map_err(|error| {
+            let is_claims = matches!(error.kind(), jsonwebtoken::errors::ErrorKind::Json(_));
+            if is_claims { Refused::Claims } else { Refused::Unknown }
         })?;
         claims.claims.check(unix_s)
     }

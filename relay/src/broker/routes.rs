@@ -51,12 +51,9 @@ enum Form {
 }
 
 pub(crate) fn router(desk: Arc<Desk>, clock: Clock) -> Router {
-    async fn handle(door: Door, form: Form, request: Request) -> Response {
-        door.answer(form, &request)
-    }
     macro_rules! form {
         ($form:expr) => {
-            |State(door): State<Door>, request: Request| handle(door, $form, request)
+            |State(door): State<Door>, request: Request| async move { door.answer($form, &request) }
         };
     }
     let door = Door { desk, clock };
