@@ -71,6 +71,14 @@ pub enum Refused {
     Claims,
 }
 
+impl Refused {
+    /// Whether it may be somebody who tries keys. Who has no key yet, or a token that was good, is none.
+    #[must_use]
+    pub fn is_guess(self) -> bool {
+        matches!(self, Self::Unknown | Self::Algorithm)
+    }
+}
+
 impl Access {
     /// From `id:secret` texts. `dev` takes short API keys.
     pub fn new<'a>(

@@ -35,31 +35,51 @@ const RELAYS_PER_ANSWER: usize = 2;
 struct Settings {
     http: Option<SocketAddr>,
     admin: Option<SocketAddr>,
+    /// One relay each, in the grammar of `turn_url`.
     relay: Vec<String>,
+    /// How many relays a person is offered; default 2.
     relays_per_answer: Option<usize>,
+    /// URLs of STUN servers, where there is no `rtc_configuration`.
     stun: Vec<String>,
+    /// RTCConfiguration as JSON or a Python literal, with which minted entries are merged.
     rtc_configuration: Option<String>,
     rtc_configuration_file: Option<PathBuf>,
+    /// Secrets shared with the relays, the newest first; those of the file stand before these.
     secret: Vec<Secret>,
     secret_file: Option<PathBuf>,
+    /// Secrets whose passwords are made with SHA-256; they sign where there is no other.
     secret_sha256: Vec<Secret>,
     secret_sha256_file: Option<PathBuf>,
+    /// Makes pseudonyms of people; set it for them to outlive a rotation of secrets.
     identity_key: Option<Secret>,
+    /// `expiry-first` (default), `person-first` or `bare`.
     name_form: Option<NameForm>,
+    /// Between expiry and person; default `:`.
     rest_separator: Option<char>,
+    /// `list` (default) or `string`: an entry for each URL.
     urls: Option<UrlsForm>,
+    /// Lifetime of credentials in seconds; default 3600.
     ttl: Option<u32>,
+    /// Longest lifetime that may be asked for; default and maximum 86400.
     ttl_max: Option<u32>,
+    /// Programs that may ask, as `id:key`.
     api_key: Vec<Secret>,
     api_key_file: Option<PathBuf>,
+    /// Keys of signalling's tokens, as `kid:secret`.
     token_keys: Vec<Secret>,
     token_keys_file: Option<PathBuf>,
+    /// abcdesktop's od.config.
     abcdesktop_config: Option<PathBuf>,
     allow_origin: Vec<String>,
+    /// Addresses of proxies whose `X-Forwarded-For` is believed.
     trusted_proxy: Vec<IpAddr>,
+    /// Requests of a program; default 5000.
     program_per_s: Option<f64>,
+    /// Requests of a person; default 20.
     person_per_min: Option<f64>,
+    /// Requests of people from one address (IPv6: /64); default 50.
     address_per_s: Option<f64>,
+    /// Wrong keys from one address before it is not heard any more; default 30.
     failures_per_min: Option<f64>,
     dev: bool,
     log: Option<LogFormat>,
@@ -133,7 +153,8 @@ pub(crate) struct Rates {
 impl Config {
     pub fn load(args: &Args) -> Result<Self, ConfigError> {
         let settings: Settings = admin::settings::load(args.config.as_deref(), ENV_PREFIX, args)?;
-        Self::check(settings, args.config.as_deref())
+        let named_by_environment = std::env::var_os(format!("{ENV_PREFIX}CONFIG")).map(PathBuf::from);
+        Self::check(settings, args.config.clone().or(named_by_environment).as_deref())
     }
 
     #[cfg(test)]

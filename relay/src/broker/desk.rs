@@ -113,17 +113,24 @@ impl Desk {
         if let Some(after) = self.failures.exhausted(source, rates.failures, now) {
             return Err(Denied::Rate { what: "wrong credentials from this address", reason: "failure_rate", after });
         }
-        let caller = live.policy.access.check(wish.presented, unix_s).inspect_err(|_| {
-            // It was not exhausted: counted.
-            let _ = self.failures.take(source, rates.failures, now);
-        })?;
+        let of_address = |after| Denied::Rate { what: "requests from this address", reason: "address_rate", after };
+        let caller = match live.policy.access.check(wish.presented, unix_s) {
+            Ok(caller) => caller,
+            Err(refused) if refused.is_guess() => {
+                // It was not exhausted: counted.
+                let _ = self.failures.take(source, rates.failures, now);
+                return Err(refused.into());
+            }
+            Err(refused) => {
+                self.addresses.take(source, rates.address, now).map_err(of_address)?;
+                return Err(refused.into());
+            }
+        };
         let of_caller = |after| Denied::Rate { what: "requests of this caller", reason: "caller_rate", after };
         match &caller {
             // Programs ask for many people from one address.
             Caller::Program(id) => self.callers.take(("program", id), rates.program, now).map_err(of_caller)?,
             Caller::Person(sub) => {
-                let of_address =
-                    |after| Denied::Rate { what: "requests from this address", reason: "address_rate", after };
                 self.addresses.take(source, rates.address, now).map_err(of_address)?;
                 self.callers.take(("person", sub), rates.person, now).map_err(of_caller)?;
             }

@@ -228,6 +228,18 @@ async fn who_guesses_is_not_compared_any_more() {
 }
 
 #[tokio::test]
+async fn who_shows_nothing_locks_nobody_out() {
+    let bench = Bench::with("failures_per_min", json!(1));
+    for _ in 0..5 {
+        assert_eq!(bench.ask("GET /turn").await.status, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(bench.ask(&format!("GET /turn?key={KEY}")).await.status, StatusCode::OK);
+    let bench = Bench::with("address_per_s", json!(1));
+    assert_eq!(bench.ask("GET /turn").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(bench.ask("GET /turn").await.status, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
 async fn only_a_trusted_proxy_tells_addresses() {
     let mut settings = settings();
     settings["failures_per_min"] = json!(1);
