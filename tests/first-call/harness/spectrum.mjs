@@ -163,3 +163,14 @@ export function longestHole(samples, rate) {
   }
   return { hole_ms: longest * 10, median_db: 10 * Math.log10(median + 1e-14) };
 }
+
+/// Decibels between the loudest and the quietest window of so many samples.
+export function unevenness(samples, window) {
+  const powers = [];
+  for (let at = 0; at + window <= samples.length; at += window) {
+    let sum = 0;
+    for (let i = 0; i < window; i++) sum += samples[at + i] ** 2;
+    powers.push(sum / window + 1e-14);
+  }
+  return 10 * Math.log10(Math.max(...powers) / Math.min(...powers));
+}
