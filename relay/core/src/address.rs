@@ -70,8 +70,9 @@ impl AddressRange {
         }
     }
 
-    pub(crate) fn names_ports(&self) -> bool {
-        self.ports.is_some()
+    /// One address with some of its ports.
+    pub(crate) fn is_endpoint(&self) -> bool {
+        self.first == self.last && self.ports.is_some()
     }
 
     pub fn contains_port(&self, port: u16) -> bool {

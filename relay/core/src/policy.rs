@@ -23,7 +23,7 @@ pub struct Policy {
     /// General mode: beside the ranges that are denied by default.
     pub denied: Vec<AddressRange>,
     /// Addresses of this host: listeners, metrics, relays. Denied but for `relay_ports` and for entries of `allowed` that
-    /// name ports (a media node on the same host).
+    /// name one address and its ports (a media node on the same host).
     pub own: Vec<IpAddr>,
     /// Set when clients may reach each other through their relayed addresses: these ports of `own` are peers.
     pub relay_ports: Option<RangeInclusive<u16>>,
@@ -81,10 +81,10 @@ impl Policy {
         }
     }
 
-    /// A media node on this host: opened by an entry that names its ports, never by a whole range of addresses.
+    /// A media node on this host: opened by an entry that names this address and ports of it, never by a wider range.
     fn is_named(&self, ip: IpAddr, port: Option<u16>) -> bool {
         self.allowed.iter().any(|range| {
-            range.names_ports() && range.contains(ip) && port.is_none_or(|port| range.contains_port(port))
+            range.is_endpoint() && range.contains(ip) && port.is_none_or(|port| range.contains_port(port))
         })
     }
 

@@ -463,6 +463,12 @@ fn s18_a_media_node_on_the_same_host_is_reachable_on_its_ports_only() {
     assert_eq!(turn.bind(&mut world, 0x4000, &format!("{RELAY}:40003")).code(), 200);
     assert_eq!(turn.bind(&mut world, 0x4001, &format!("{RELAY}:3478")).code(), 403);
     assert!(turn.send_to(&mut world, &format!("{RELAY}:7401"), b"x").to_peer.is_none());
+    let mut world = World::with(|settings| {
+        settings.policy.allowed = vec!["198.51.100.0/24:40000-40003".parse().expect("a range")];
+    });
+    let mut turn = world.allocated("ann", "pass");
+    assert_eq!(turn.bind(&mut world, 0x4000, &format!("{RELAY}:40003")).code(), 403, "only when it is named itself");
+    assert_eq!(turn.bind(&mut world, 0x4000, "198.51.100.77:40003").code(), 200);
 }
 
 #[test]
