@@ -68,6 +68,9 @@ export class Browser {
   constructor(kind, hz, browser, profile, probe) {
     Object.assign(this, { kind, hz, browser, profile, probe });
     this.pid = browser.process().pid;
+    // Whatever ends the test, no browser stays behind.
+    this.ending = () => this.kill9();
+    process.once('exit', this.ending);
   }
 
   async open(url, { width, height = 800 } = {}) {
@@ -84,6 +87,7 @@ export class Browser {
   async close() {
     await Promise.race([this.browser.close().catch(() => {}), pause(5000)]);
     this.kill9();
+    process.off('exit', this.ending);
     rmSync(this.profile, { recursive: true, force: true, maxRetries: 5 });
   }
 
