@@ -16,10 +16,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// Address of the HTTP port [default: 127.0.0.1:7500]
+    /// Address of the HTTP port [default: 127.0.0.1:7300]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub http: Option<SocketAddr>,
-    /// Metrics, liveness and readiness [default: 127.0.0.1:7501]
+    /// Metrics, liveness and readiness [default: 127.0.0.1:7301]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub admin: Option<SocketAddr>,
     /// A relay: its turn: and turns: URLs, and ready=URL, stun=HOST:PORT or check=none; may repeat

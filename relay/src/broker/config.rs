@@ -180,8 +180,8 @@ impl Config {
             rates: settings.rates()?,
         };
         Ok(Self {
-            http: settings.http.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7500))),
-            admin: settings.admin.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7501))),
+            http: settings.http.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7300))),
+            admin: settings.admin.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7301))),
             relays,
             policy,
             files,
