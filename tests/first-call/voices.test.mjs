@@ -16,6 +16,8 @@ const PEOPLE = [
 ];
 const LATE = { name: 'dan', make: Browser.chromium, hz: 1511, sink: 'ear_dan' };
 const ALL = [...PEOPLE, LATE].map((person) => person.hz);
+const DTLS_1_3 = 'FEFC';
+const AEAD_PROFILES = ['SRTP_AEAD_AES_128_GCM', 'SRTP_AEAD_AES_256_GCM'];
 
 describe('voices', () => {
   let ears;
@@ -62,6 +64,18 @@ describe('voices', () => {
       });
       const quietest = Math.min(...others(person, PEOPLE).map((hz) => heard[hz]));
       assert.ok(heard[person.hz] < quietest - OWN_VOICE_DB, `${person.name} plays itself: ${JSON.stringify(heard)}`);
+    }
+  });
+
+  // Chromium names AES-CM before AES-GCM, and the node's DTLS 1.3 takes the first profile that a client names.
+  it('each browser shakes hands by DTLS 1.3; Firefox gets the AES-GCM that it names first', async (test) => {
+    for (const { tab, make } of PEOPLE) {
+      const [transport, ...more] = await tab.transports();
+      test.diagnostic(`${tab.name}: ${JSON.stringify(transport)}`);
+      assert.deepEqual(more, [], 'one transport for everything');
+      assert.deepEqual([transport.dtlsState, transport.tlsVersion], ['connected', DTLS_1_3], tab.name);
+      const allowed = make === Browser.firefox ? AEAD_PROFILES : [...AEAD_PROFILES, 'SRTP_AES128_CM_HMAC_SHA1_80'];
+      assert.ok(allowed.includes(transport.srtpCipher), `${tab.name}: ${transport.srtpCipher}`);
     }
   });
 

@@ -11,8 +11,10 @@ const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const FIREFOX = process.env.FIREFOX ?? '/usr/bin/firefox-esr';
 
 export class Browser {
-  /// `ear`: `{ pulse, sink }` that the browser plays into. `hz`: its microphone.
-  static async chromium({ hz = 440, ear = null, autoplay = true, window = '1280,900' } = {}) {
+  /// `ear`: `{ pulse, sink }` that the browser plays into. `hz`: its microphone. `shares`: the title of the tab that is
+  /// chosen when a page asks what to share. The user interface that says yes to everything would share a pretended screen
+  /// with a silent sound of its own; without it the browser captures the tab that has the title, as for a person.
+  static async chromium({ hz = 440, ear = null, autoplay = true, window = '1280,900', shares = null } = {}) {
     const profile = mkdtempSync(path.join(tmpdir(), 'carillon-chromium-'));
     const tone = writeTone(path.join(profile, 'microphone.wav'), { left: hz });
     const browser = await puppeteer.launch({
@@ -30,7 +32,9 @@ export class Browser {
         '--disable-backgrounding-occluded-windows',
         '--allow-loopback-in-peer-connection',
         '--disable-features=WebRtcHideLocalIpsWithMdns,MediaRouter,OptimizationHints,Translate',
-        '--use-fake-ui-for-media-stream', '--use-fake-device-for-media-stream',
+        ...(shares ? [`--auto-select-tab-capture-source-by-title=${shares}`, '--auto-accept-camera-and-microphone-capture']
+          : ['--use-fake-ui-for-media-stream']),
+        '--use-fake-device-for-media-stream',
         `--use-file-for-fake-audio-capture=${tone}`, `--window-size=${window}`,
         ...(autoplay ? ['--autoplay-policy=no-user-gesture-required'] : []),
       ],
@@ -127,6 +131,11 @@ export class Tab {
   /// How often each peer connection of the page has offered.
   async offers() {
     return (await this.connections()).map((connection) => connection.offers);
+  }
+
+  /// How the media of each connection is protected: `dtlsState`, `tlsVersion`, `srtpCipher`, as far as the browser tells.
+  transports() {
+    return this.look(() => window.__probe.transports());
   }
 
   /// Messages that the page has sent to the server.

@@ -84,6 +84,16 @@ function install(config, analyse) {
     };
   }
 
+  const captured = [];
+  if (navigator.mediaDevices?.getDisplayMedia) {
+    const native = navigator.mediaDevices.getDisplayMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getDisplayMedia = async (options) => {
+      const stream = await native(options);
+      captured.push(...stream.getTracks());
+      return stream;
+    };
+  }
+
   const tap = (track) => {
     if (!taps.has(track.id)) {
       const source = audio().createMediaStreamSource(new MediaStream([track]));
@@ -114,6 +124,9 @@ function install(config, analyse) {
 
     sent: () => sent,
 
+    /// States of all tracks that sharing ever gave: `live` or `ended`.
+    captured: () => captured.map(({ readyState }) => readyState),
+
     timeline: () => connections.at(-1)?.__times,
 
     /// Starts listening to every receiver; analysers know only what comes after this.
@@ -140,6 +153,12 @@ function install(config, analyse) {
         heard.push({ mid, csrc: named[0]?.source ?? null, left, right });
       }
       return heard;
+    },
+
+    async transports() {
+      const reports = await Promise.all(connections.map((connection) => connection.getStats()));
+      const transports = reports.flatMap((report) => [...report.values()]).filter(({ type }) => type === 'transport');
+      return transports.map(({ dtlsState, tlsVersion, dtlsCipher, srtpCipher }) => ({ dtlsState, tlsVersion, dtlsCipher, srtpCipher }));
     },
 
     async inbound() {
