@@ -1,7 +1,8 @@
 //! `carillon dev`: the whole system on one machine, for trying and for developing. It makes up the secrets, picks the
 //! ports, starts the processes, waits until each is ready, prints the links, then watches: a process that dies is
 //! started again with the same secrets and ports, so that running calls go on. The state folder (certificate, logs,
-//! cookie) is removed at the end unless it was named or something went wrong.
+//! cookie) is removed at the end unless it was named or holds the logs of something
+//! that went wrong.
 //!
 //! Not for production: one machine, secrets that end with the process.
 
@@ -22,10 +23,11 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 
 use links::ReadyReport;
+use secrets::Secrets;
 use stack::Stack;
 use state::StateFolder;
 use supervise::News;
@@ -36,7 +38,7 @@ const NEWS_QUEUE: usize = 16;
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Ends with 0 after Ctrl-C or SIGTERM, with 1 when something could not be started.\n\
-    CARILLON_TOKEN_KEY=name:secret keeps the links of one run good for the next.")]
+    CARILLON_TOKEN_KEY=kid:secret, with a secret of at least 32 bytes, keeps the links of one run good for the next.")]
 pub(crate) struct Args {
     /// Room that the links lead to
     #[arg(long, default_value = "demo", value_name = "NAME", value_parser = crate::token::room_name)]
@@ -83,11 +85,13 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut stop = std::pin::pin!(stop_signal()?);
     let terminal = Terminal::new();
     forget_ready_file(&args);
+    // Before anything is made: what a person gets wrong here needs no logs.
+    let secrets = Secrets::generate(std::env::var("CARILLON_TOKEN_KEY").ok().as_deref())?;
     let mut state = StateFolder::open(args.state_dir.as_deref())?;
     let (news, mut incoming) = mpsc::channel(NEWS_QUEUE);
     let mut stack = Stack::default();
     let started = tokio::select! {
-        started = stack.start(&args, state.path(), &terminal, news) => started,
+        started = stack.start(&args, secrets, state.path(), &terminal, news) => started,
         () = &mut stop => {
             terminal.say("Stopping before everything was up.");
             stop_all(&mut stack, &terminal).await?;
@@ -100,8 +104,11 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     if let Err(error) = outcome {
         stop_all(&mut stack, &terminal).await?;
+        if !state.has_logs() {
+            return Err(error);
+        }
         state.keep();
-        return Err(error.context(format!("the logs are in {}", state.logs().display())));
+        bail!("{}\nThe logs are in {}", crate::in_full(&error), state.logs().display());
     }
     terminal.say("Stopping.");
     stop_all(&mut stack, &terminal).await?;

@@ -49,7 +49,36 @@ fn main() -> ExitCode {
         Command::Tied(args) => tie::main(args),
     };
     outcome.unwrap_or_else(|error| {
-        let _ = writeln!(std::io::stderr(), "carillon: {error:#}");
+        let _ = writeln!(std::io::stderr(), "carillon: {}", in_full(&error));
         ExitCode::FAILURE
     })
+}
+
+/// An error and its causes in one line. A cause that the text before it ends with already is not said twice.
+fn in_full(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn each_cause_of_an_error_is_said_once() {
+        let source = std::io::Error::other("address in use");
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 40000));
+        let tells_its_source = anyhow::Error::from(sfu::StartError::Media { address, source });
+        assert_eq!(in_full(&tells_its_source), "media port 127.0.0.1:40000 cannot be bound: address in use");
+        let chained = Err::<(), _>(std::io::Error::other("disk full")).context("cannot write x").context("no start");
+        assert_eq!(in_full(&chained.unwrap_err()), "no start: cannot write x: disk full");
+    }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use signaling::tokens::{Claims, Keys};
+use signaling::tokens::{Claims, IDENTITY_CHARS_MAX, Keys, NAME_CHARS_MAX};
 
 /// The roles by name, as a token carries them.
 pub(crate) const ROLES: [&str; 4] = ["speaker", "listener", "moderator", "publisher"];
@@ -17,21 +17,21 @@ pub(crate) struct Args {
     #[arg(long, default_value = "speaker", value_parser = ROLES)]
     role: String,
     /// Who this is; shown to the others where there is no name
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = identity)]
     identity: String,
     /// Shown to the others, and not to be changed by the holder
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = display_name)]
     name: Option<String>,
     /// How long it is good
     #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = crate::duration::parse)]
     ttl: Duration,
-    /// Signing key, as id:secret. Better given by environment, where other users of the machine cannot read it
-    #[arg(long, env = "CARILLON_TOKEN_KEY", hide_env_values = true, value_name = "ID:SECRET")]
+    /// Signing key, as kid:secret with a secret of at least 32 bytes. Better given by environment, where other users of the machine cannot read it
+    #[arg(long, env = "CARILLON_TOKEN_KEY", hide_env_values = true, value_name = "KID:SECRET")]
     // Read in `main`: clap would repeat a key that it cannot read.
-    key: admin::Secret,
+    key: Option<admin::Secret>,
 }
 
-/// A key for room tokens, as signalling takes it: `id:secret`.
+/// A key for room tokens, as signalling takes it: `kid:secret`.
 #[derive(Clone)]
 pub(crate) struct TokenKey {
     text: admin::Secret,
@@ -63,9 +63,31 @@ pub(crate) fn room_name(text: &str) -> Result<String, String> {
     Err("the name of a room has 1 to 64 letters, digits, dashes and underscores".to_owned())
 }
 
+/// Signalling refuses a token without one, or with a longer one.
+fn identity(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("an identity is not empty".to_owned());
+    }
+    not_longer(text, IDENTITY_CHARS_MAX)
+}
+
+/// Signalling would cut a longer one.
+fn display_name(text: &str) -> Result<String, String> {
+    not_longer(text, NAME_CHARS_MAX)
+}
+
+fn not_longer(text: &str, chars_max: usize) -> Result<String, String> {
+    let chars = text.chars().count();
+    if chars > chars_max {
+        return Err(format!("it has {chars} characters, {chars_max} are the most"));
+    }
+    Ok(text.to_owned())
+}
+
 pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let grant = Grant { room: &args.room, role: &args.role, identity: &args.identity, name: args.name.as_deref() };
-    let key = TokenKey::parse(args.key.expose())?;
+    let key = args.key.as_ref().context("no signing key: set CARILLON_TOKEN_KEY to kid:secret, or use --key")?;
+    let key = TokenKey::parse(key.expose()).context("the key in CARILLON_TOKEN_KEY or --key")?;
     let token = mint(&key, &grant, args.ttl)?;
     writeln!(std::io::stdout().lock(), "{token}").context("cannot print the token")?;
     Ok(ExitCode::SUCCESS)
@@ -112,6 +134,15 @@ mod tests {
             assert!(signaling::tokens::verify(&token, "other", &keys, now).is_err());
             assert!(signaling::tokens::verify(&token, "demo", &keys, now + 120).is_err());
         }
+    }
+
+    #[test]
+    fn what_signalling_would_refuse_or_cut_is_refused_here() {
+        assert!(identity("").is_err() && identity(&"ä".repeat(IDENTITY_CHARS_MAX + 1)).is_err());
+        assert!(identity(&"ä".repeat(IDENTITY_CHARS_MAX)).is_ok());
+        assert!(display_name(&"ä".repeat(NAME_CHARS_MAX)).is_ok());
+        let error = display_name(&"ä".repeat(NAME_CHARS_MAX + 1)).unwrap_err();
+        assert!(error.contains("64"), "{error}");
     }
 
     #[test]

@@ -174,6 +174,27 @@ fn a_room_name_that_does_not_fit_into_a_link_is_refused() {
 }
 
 #[test]
+fn a_broken_token_key_is_told_first_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
+    command.args(["dev", "--no-desktop", "--advertise", "127.0.0.1"]);
+    let output = command.env("TMPDIR", folder.path()).env("CARILLON_TOKEN_KEY", "nocolon").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("carillon: CARILLON_TOKEN_KEY: ") && said.contains("kid:secret"), "{said}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_token_without_a_key_names_the_variable() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
+    command.args(["token", "--room", "demo", "--identity", "ann"]).env_remove("CARILLON_TOKEN_KEY");
+    let output = command.output().unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("CARILLON_TOKEN_KEY"), "{output:?}");
+}
+
+#[test]
 fn a_token_is_minted_with_a_key_from_the_environment() {
     let token = |key: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));

@@ -83,12 +83,14 @@ impl ReadyReport {
                 let _ = writeln!(text, "  {role:<10} {what}\n  {:<10} {link}\n", "");
             }
         }
-        let _ = writeln!(
-            text,
-            "From another device, put {} in place of {} in a link. Its\n\
+        if !self.media.addresses.iter().all(IpAddr::is_loopback) {
+            let _ = writeln!(
+                text,
+                "From another device, put {} in place of {} in a link. Its\n\
              browser warns of the self-signed certificate once; a microphone works over https only.\n",
-            self.https.page, self.page
-        );
+                self.https.page, self.page
+            );
+        }
         if let Some(desktop) = &self.desktop {
             text.push_str(&desktop.words());
         }
@@ -132,7 +134,7 @@ mod tests {
             links: tokens.map(|(role, t)| (role, format!("http://127.0.0.1:1/r/demo#token={t}"))).into(),
             tokens: tokens.map(|(role, t)| (role, t.to_owned())).into(),
             https: Https { page: "https://192.0.2.7:2/r/demo".to_owned(), certificate: "/c.pem".into() },
-            media: Media { addresses: Vec::new(), first_port: 40000, shards: 2 },
+            media: Media { addresses: vec!["192.0.2.7".parse().unwrap()], first_port: 40000, shards: 2 },
             processes: [("sfu", 1), ("signaling", 2), ("audio-bridge", 3)].into(),
             desktop: Some(DesktopReport {
                 pulse_server: "unix:/s".to_owned(),
@@ -169,6 +171,13 @@ mod tests {
         {
             assert!(words.contains(wanted), "{wanted} is missing in\n{words}");
         }
+    }
+
+    #[test]
+    fn other_devices_are_not_sent_to_loopback() {
+        let mut report = report();
+        report.media.addresses = vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+        assert!(!report.closing_words(Path::new("/logs")).contains("another device"));
     }
 
     #[test]

@@ -25,16 +25,28 @@ const SECRET_BYTES: usize = 32;
 pub(super) struct Secrets {
     pub(super) control: Secret,
     pub(super) token_key: TokenKey,
+    /// The token key is the caller's, not one of this run.
+    pub(super) brought: bool,
 }
 
 impl Secrets {
-    /// `token_key`: one that the caller brings, as `name:secret`.
+    /// What there is, for a person.
+    pub(super) fn words(&self) -> &'static str {
+        if self.brought {
+            "the token key of CARILLON_TOKEN_KEY and a self-signed certificate"
+        } else {
+            "fresh keys and a self-signed certificate"
+        }
+    }
+
+    /// `token_key`: one that the caller brings, as `kid:secret`.
     pub(super) fn generate(token_key: Option<&str>) -> anyhow::Result<Self> {
+        let brought = token_key.is_some();
         let token_key = match token_key {
             Some(text) => TokenKey::parse(text).context("CARILLON_TOKEN_KEY")?,
             None => TokenKey::parse(&format!("{KEY_NAME}:{}", random_hex()?))?,
         };
-        Ok(Self { control: random_hex()?.into(), token_key })
+        Ok(Self { control: random_hex()?.into(), token_key, brought })
     }
 }
 
@@ -88,9 +100,12 @@ mod tests {
     #[test]
     fn a_key_that_is_brought_is_used_and_a_broken_one_refused() {
         let brought = "k1:0123456789abcdef0123456789abcdef";
-        assert_eq!(Secrets::generate(Some(brought)).unwrap().token_key.text().expose(), brought);
+        let secrets = Secrets::generate(Some(brought)).unwrap();
+        assert_eq!(secrets.token_key.text().expose(), brought);
+        assert!(!secrets.words().contains("fresh"));
         for broken in ["", "k1", "k1:", "k1:short", ":0123456789abcdef0123456789abcdef"] {
-            assert!(Secrets::generate(Some(broken)).is_err(), "{broken}");
+            let error = Secrets::generate(Some(broken)).unwrap_err();
+            assert!(error.to_string().contains("CARILLON_TOKEN_KEY"), "{broken}: {error}");
         }
     }
 

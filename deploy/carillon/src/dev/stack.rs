@@ -36,11 +36,12 @@ impl Stack {
     pub(super) async fn start(
         &mut self,
         args: &Args,
+        secrets: Secrets,
         state: &Path,
         terminal: &Terminal,
         news: mpsc::Sender<News>,
     ) -> anyhow::Result<ReadyReport> {
-        let plan = Plan::make(args, state, terminal)?;
+        let plan = Plan::make(args, secrets, state, terminal)?;
         let mut report = plan.report()?;
         // Signalling listens before the media node announces itself, or the node would wait for its next heartbeat.
         let (sfu, signaling) = (plan.sfu(), plan.signaling());
@@ -116,7 +117,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn make(args: &Args, state: &Path, terminal: &Terminal) -> anyhow::Result<Self> {
+    fn make(args: &Args, secrets: Secrets, state: &Path, terminal: &Terminal) -> anyhow::Result<Self> {
         let advertise = match (args.advertise.as_slice(), crate::local::network_address()) {
             ([], Some(address)) => vec![address, LOOPBACK],
             ([], None) => vec![LOOPBACK],
@@ -141,11 +142,10 @@ impl Plan {
         terminal.done("Ports", &format!("page {http}, https {}, media {media_port}+{shards}", https.port()));
         let (locks, notes) = ports.finish();
         notes.iter().for_each(|note| terminal.say(note));
-        let secrets = Secrets::generate(std::env::var("CARILLON_TOKEN_KEY").ok().as_deref())?;
         let mut names = vec![LOOPBACK, IpAddr::V6(Ipv6Addr::LOCALHOST)];
         names.extend(advertise.iter().filter(|address| !address.is_loopback()));
         let certificate = write_certificate(state, &names)?;
-        terminal.done("Secrets", "fresh keys and a self-signed certificate");
+        terminal.done("Secrets", secrets.words());
         let program = std::env::current_exe().context("cannot find this program's file")?;
         let logs = state.join("logs");
         let args = args.clone();
@@ -252,7 +252,7 @@ impl Plan {
         if let Some((_, bridge)) = &self.desktop {
             admin.insert("audio-bridge", format!("http://{bridge}"));
         }
-        let host = SocketAddr::new(self.advertise[0], self.https.port());
+        let host = SocketAddr::new(self.outside(), self.https.port());
         Ok(ReadyReport {
             ws: self.ws(),
             room: self.args.room.clone(),
@@ -275,6 +275,12 @@ impl Plan {
             logs: self.logs.clone(),
             page,
         })
+    }
+
+    /// Where other devices reach this machine, when they do.
+    fn outside(&self) -> IpAddr {
+        let outside = self.advertise.iter().find(|address| !address.is_loopback());
+        outside.or(self.advertise.first()).copied().unwrap_or(LOOPBACK)
     }
 
     fn ws(&self) -> String {

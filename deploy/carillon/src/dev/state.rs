@@ -43,6 +43,11 @@ impl StateFolder {
         self.path.join("logs")
     }
 
+    /// Whether a process has come far enough to have a log.
+    pub(super) fn has_logs(&self) -> bool {
+        std::fs::read_dir(self.logs()).is_ok_and(|mut logs| logs.next().is_some())
+    }
+
     /// Leaves the folder there for someone to look at.
     pub(super) fn keep(&mut self) {
         if let Some(folder) = self.temporary.take() {
@@ -70,6 +75,9 @@ mod tests {
         let gone = StateFolder::open(None).unwrap().path().to_owned();
         assert!(!gone.exists());
         let mut state = StateFolder::open(None).unwrap();
+        assert!(!state.has_logs());
+        std::fs::write(state.logs().join("sfu.log"), "").unwrap();
+        assert!(state.has_logs());
         state.keep();
         let kept = state.path().to_owned();
         assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o700);

@@ -94,7 +94,7 @@ async fn keep_alive(spec: &Spec, current: &mut Option<Running>, news: &mpsc::Sen
         started = Instant::now();
         let outcome = match restart(spec, current).await {
             Ok(pid) => News::Back { name, pid, took: died.elapsed() },
-            Err(error) => News::NotBack { name, why: format!("{error:#}") },
+            Err(error) => News::NotBack { name, why: crate::in_full(&error) },
         };
         if news.send(outcome).await.is_err() {
             return;
