@@ -2,12 +2,12 @@
 //!
 //! A port that is free now may be taken before a process of ours listens at it, and again while that process is being
 //! restarted. Against other runs of this program a lock file for each port helps, held as long as the run; the kernel
-//! frees it when the run dies.
+//! frees it when the run dies. A run that ends well removes its files.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use rustix::process::getuid;
@@ -18,13 +18,41 @@ const ATTEMPTS_MAX: u32 = 64;
 /// Keeps other runs away from the ports of this one.
 #[derive(Debug)]
 pub(super) struct PortLocks {
-    _files: Vec<File>,
+    _locks: Vec<PortLock>,
+}
+
+/// The lock of one port. The file goes away with it, while it is still held: a file that is not locked is nobody's.
+#[derive(Debug)]
+struct PortLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl PortLock {
+    /// `None` when another run holds it, or just let go of it.
+    fn take(path: PathBuf) -> Option<Self> {
+        let file = File::options().create(true).write(true).truncate(false).open(&path).ok()?;
+        file.try_lock().ok()?;
+        // Between the two its holder may have removed it: then this lock is one that nobody else will meet.
+        is_file_at(&file, &path).then_some(Self { path, _file: file })
+    }
+}
+
+impl Drop for PortLock {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn is_file_at(file: &File, path: &Path) -> bool {
+    let (Ok(held), Ok(there)) = (file.metadata(), path.symlink_metadata()) else { return false };
+    (held.dev(), held.ino()) == (there.dev(), there.ino())
 }
 
 #[derive(Debug)]
 pub(super) struct PortFinder {
     folder: PathBuf,
-    locks: Vec<File>,
+    locks: Vec<PortLock>,
     notes: Vec<String>,
 }
 
@@ -51,7 +79,7 @@ impl PortFinder {
 
     /// The locks, to be held as long as the ports are wanted, and what a person should know about the choice.
     pub(super) fn finish(self) -> (PortLocks, Vec<String>) {
-        (PortLocks { _files: self.locks }, self.notes)
+        (PortLocks { _locks: self.locks }, self.notes)
     }
 
     fn find(&mut self, what: &str, usual: u16, count: u16, free: impl Fn(u16) -> bool) -> anyhow::Result<u16> {
@@ -70,13 +98,11 @@ impl PortFinder {
         bail!("no free port for {what}");
     }
 
-    fn lock_row(&self, first: u16, count: u16, free: impl Fn(u16) -> bool) -> Option<Vec<File>> {
+    fn lock_row(&self, first: u16, count: u16, free: impl Fn(u16) -> bool) -> Option<Vec<PortLock>> {
         let row = first..first.checked_add(count)?;
         let lock = |port: u16| {
-            let path = self.folder.join(port.to_string());
-            let file = File::options().create(true).write(true).truncate(false).open(path).ok()?;
-            file.try_lock().ok()?;
-            free(port).then_some(file)
+            let lock = PortLock::take(self.folder.join(port.to_string()))?;
+            free(port).then_some(lock)
         };
         if first == 0 { None } else { row.map(lock).collect() }
     }
@@ -116,6 +142,22 @@ mod tests {
         drop(finder.finish());
         let mut next = PortFinder::new().unwrap();
         assert_eq!(next.tcp("page", LOOPBACK, port).unwrap(), port);
+    }
+
+    #[test]
+    fn a_lock_leaves_no_file_and_a_removed_file_locks_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("40000");
+        let held = PortLock::take(path.clone()).unwrap();
+        assert!(PortLock::take(path.clone()).is_none());
+        let opened_before = File::open(&path).unwrap();
+        assert!(is_file_at(&opened_before, &path));
+        drop(held);
+        assert!(!path.exists());
+        assert!(!is_file_at(&opened_before, &path));
+        let next = PortLock::take(path.clone()).unwrap();
+        assert!(!is_file_at(&opened_before, &path));
+        drop(next);
     }
 
     #[test]
