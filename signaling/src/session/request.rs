@@ -46,9 +46,10 @@ fn bad_json(error: &serde_json::Error) -> ProtocolError {
     // The text of the error names a field or a character and where it stands; it does not repeat values of the message
     // other than short ones.
     let text: String = error.to_string().chars().take(200).collect();
-    let place = format!("(line {} column {})", error.line(), error.column());
-    let known = text.contains("line ");
-    Code::BadJson.error(if known { text } else { format!("{text} {place}") })
+    // Faults of fields have no place: they are found after the text was read.
+    let place = format!("line {} column {}", error.line(), error.column());
+    let complete = error.line() == 0 || text.contains(&place);
+    Code::BadJson.error(if complete { text } else { format!("{text} ({place})") })
 }
 
 /// The id alone, of a message that is not looked at further.
@@ -136,7 +137,11 @@ mod tests {
         assert!(message.contains("line 2"), "{message}");
         let (re, code, message) = refused(r#"{"type":"offer","id":7}"#);
         assert_eq!((re, code.as_str()), (Some(7), "bad_json"));
-        assert!(message.contains("sdp"), "{message}");
+        assert_eq!(message, "missing field `sdp`");
+        let (_, _, message) = refused(r#"{"type":"mute","id":7,"track":"video","muted":true}"#);
+        assert!(message.contains("unknown variant `video`") && !message.contains("line"), "{message}");
+        let (_, _, message) = refused(r#"{"type":"leave","id":-1}"#);
+        assert!(message.contains("-1") && message.matches("line 1 column").count() == 1, "{message}");
         assert_eq!(refused(r#"{"type":"dance","id":8}"#).1, "unknown_type");
         assert_eq!(refused(r#"{"id":8}"#), (Some(8), "bad_json".into(), "message has no type".into()));
         assert_eq!(refused("[1]").1, "bad_json");
