@@ -15,6 +15,9 @@ use crate::tls;
 use crate::tokens::{Keys, KeysError};
 use crate::web::AllowedOrigins;
 
+/// The same as at the media nodes, which refuse shorter ones: a token that can be guessed opens every call.
+const TOKEN_BYTES_MIN: usize = 16;
+
 /// Carillon's signalling: rooms, tokens, the native protocol and the web page.
 ///
 /// Every flag is also a key of the settings file and, in capitals with SIGNALING_ before it, of the environment; flags
@@ -41,14 +44,16 @@ pub struct Args {
     /// Address of the admin port, which also takes the heartbeats of media nodes [default: 127.0.0.1:7201]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub admin: Option<SocketAddr>,
-    /// Secret shared with the media nodes
-    #[arg(long, value_name = "SECRET")]
+    /// Token shared with the media nodes. Others can read it in the process list: prefer the file or
+    /// SIGNALING_CONTROL_TOKEN
+    #[arg(long, value_name = "TOKEN")]
     #[serde(serialize_with = "Secret::expose_in_settings")]
     pub control_token: Option<Secret>,
-    /// File with the secret shared with the media nodes
+    /// File with the token shared with the media nodes
     #[arg(long, value_name = "FILE")]
     pub control_token_file: Option<PathBuf>,
-    /// Key of access tokens as kid:secret (HS256); several with commas, the first one mints
+    /// Key of access tokens as kid:secret (HS256); several with commas, the first one mints. Others can read it in the
+    /// process list: prefer the file or SIGNALING_TOKEN_KEYS
     #[arg(long, value_name = "KID:SECRET", value_delimiter = ',')]
     #[serde(serialize_with = "expose_list")]
     pub token_keys: Vec<Secret>,
@@ -146,9 +151,12 @@ pub enum ConfigError {
     #[error(transparent)]
     Origin(#[from] crate::web::BadOrigin),
     #[error(
-        "there is no control token: set control_token or control_token_file to the same value as at the media nodes"
+        "control_token is not set: give it by --control-token-file, SIGNALING_CONTROL_TOKEN or the settings file, the \
+         same as at the media nodes"
     )]
     NoControlToken,
+    #[error("control_token is ***, must be at least {TOKEN_BYTES_MIN} printable ASCII characters without spaces")]
+    BadControlToken,
     #[error("{0} and {0}_file are both set")]
     Twice(&'static str),
     #[error("https needs tls_cert and tls_key")]
@@ -191,6 +199,10 @@ impl Config {
             (None, Some(file)) => Secret::from_file(&file)?,
             (None, None) => return Err(ConfigError::NoControlToken),
         };
+        let acceptable = control_token.expose().bytes().all(|b| b.is_ascii_graphic());
+        if control_token.expose().len() < TOKEN_BYTES_MIN || !acceptable {
+            return Err(ConfigError::BadControlToken);
+        }
         let token_keys = match (settings.token_keys.is_empty(), settings.token_keys_file) {
             (false, Some(_)) => return Err(ConfigError::Twice("token_keys")),
             (true, Some(file)) => Keys::parse(Secret::from_file(&file)?.expose().lines())?,

@@ -68,7 +68,20 @@ async fn broken_new_certificate_is_kept_out() {
 #[tokio::test]
 async fn wrong_settings_are_named() {
     let missing = signaling::Config::load(Args { control_token: None, ..args() }).unwrap_err().to_string();
-    assert!(missing.contains("control_token"), "{missing}");
+    assert!(missing.contains("--control-token-file, SIGNALING_CONTROL_TOKEN or"), "{missing}");
+    for (token, is_accepted) in [
+        ("0123456789abcde", false),
+        ("0123456789abcdef", true),
+        ("0123456789 abcdef", false),
+        ("0123456789abcdé", false),
+    ] {
+        let loaded = signaling::Config::load(Args { control_token: Some(token.into()), ..args() });
+        assert_eq!(loaded.is_ok(), is_accepted, "{token}");
+        if let Err(error) = loaded {
+            let expected = "control_token is ***, must be at least 16 printable ASCII characters without spaces";
+            assert_eq!(error.to_string(), expected);
+        }
+    }
     let short =
         signaling::Config::load(Args { token_keys: vec!["a:short".into()], ..args() }).unwrap_err().to_string();
     assert!(short.contains("32 bytes") && !short.contains("short:"), "{short}");
