@@ -295,7 +295,7 @@ impl Session {
             Err(Code::ProtocolVersion.error("this server speaks protocol 1"))
         } else {
             match (token, resume) {
-                (Some(token), None) => self.hello_with_token(id, &token, name),
+                (Some(token), None) => self.hello_with_token(id, &token, name.as_deref()),
                 (None, Some(resume)) => self.hello_with_resume(id, &resume),
                 (None, None) => Err(tokens::TokenError::Missing.into()),
                 (Some(_), Some(_)) => Err(Code::HelloCredential.error("hello has both token and resume")),
@@ -313,15 +313,17 @@ impl Session {
         }
     }
 
-    fn hello_with_token(&self, re: u64, token: &str, name: Option<String>) -> Result<Input, ProtocolError> {
+    fn hello_with_token(&self, re: u64, token: &str, name: Option<&str>) -> Result<Input, ProtocolError> {
+        let name = name.and_then(shown_name);
         if name.as_ref().is_some_and(|name| name.chars().count() > NAME_CHARS_MAX) {
             return Err(Code::NameTooLong.error("the name is too long"));
         }
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let claims = tokens::verify(token, &self.room, &self.context.keys, now_s)?;
-        let name = claims.name.or(name).unwrap_or_else(|| claims.sub.clone());
+        let in_token = claims.name.as_deref().and_then(shown_name);
+        let name = in_token.or(name).or_else(|| shown_name(&claims.sub)).unwrap_or_default();
         let grant = Grant {
-            name: name.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect(),
+            name: name.chars().take(NAME_CHARS_MAX).collect(),
             identity: claims.sub,
             role: claims.role,
             kinds: claims.kinds,
@@ -374,6 +376,13 @@ impl Session {
         let sdp = write_answer(&offer, &answer.transport, &answer.slots, origin);
         self.feed(&ServerMessage::Answer { re, sdp }).await
     }
+}
+
+/// What others can see of a name; `None` when that is nothing.
+fn shown_name(name: &str) -> Option<String> {
+    let visible: String = name.chars().filter(|c| !c.is_control()).collect();
+    let trimmed = visible.trim();
+    (!trimmed.is_empty()).then(|| trimmed.to_owned())
 }
 
 fn millis(duration: Duration) -> u32 {

@@ -1,9 +1,11 @@
 //! Joining, hearing of each other, and the requests of a call.
 
 use sfu_control::{DtlsRole, NodeEvent, Operation, SlotAssignment};
+use signaling::tokens::{Claims, mint};
+use signaling_protocol::client::Credential;
 use signaling_protocol::{Role, ServerMessage, TrackKind};
 
-use crate::stack::{Stack, fixture};
+use crate::stack::{Stack, claims, fixture, keys};
 
 fn code<T: std::fmt::Debug>(result: Result<T, signaling_protocol::client::ClientError>) -> String {
     result.unwrap_err().code().unwrap_or("no code").to_owned()
@@ -28,6 +30,28 @@ async fn offer_is_answered_with_the_parameters_of_the_node() {
     let peer = ada.peer().to_owned();
     let line = ada.line_where(&peer, |line| line.connected).await;
     assert_eq!(line.tracks.iter().map(|track| track.kind).collect::<Vec<_>>(), [TrackKind::Mic, TrackKind::Program]);
+}
+
+#[tokio::test]
+async fn name_is_the_tokens_then_the_one_of_hello_then_sub() {
+    let stack = Stack::start().await;
+    for (in_token, in_hello, shown) in [
+        (Some("Ada L."), Some("Bob"), "Ada L."),
+        (Some("  "), Some(" Bob\n"), "Bob"),
+        (None, Some("\u{7}Bob "), "Bob"),
+        (None, Some(""), "ada"),
+        (None, Some(" \t "), "ada"),
+        (Some(""), None, "ada"),
+        (None, None, "ada"),
+    ] {
+        let (client, _messages) = stack.connect("demo").await;
+        let claims = Claims { name: in_token.map(Into::into), ..claims("demo", " ada\r\n", Role::Speaker) };
+        let credential = Credential::Token(mint(&claims, &keys()).unwrap());
+        let welcome = client.hello(credential, in_hello.map(Into::into)).await.unwrap();
+        let own = welcome.roster.iter().find(|line| line.peer == welcome.peer).unwrap();
+        assert_eq!(own.name, shown, "{in_token:?} {in_hello:?}");
+        client.leave().await.unwrap();
+    }
 }
 
 #[tokio::test]
