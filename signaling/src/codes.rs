@@ -36,6 +36,7 @@ codes! {
     // Tokens
     TokenMissing "token_missing" "open a link that has a token in it, or ask for one"
     TokenMalformed "token_malformed" "copy the whole token; it has three parts with dots between them"
+    TokenClaims "token_claims" "sign a token with a sub of 1 to 128 characters and the other claims in their form"
     TokenAlgorithm "token_algorithm" "sign the token with HS256"
     TokenKeyUnknown "token_key_unknown" "put the id of one of the configured token keys into the token's kid"
     TokenSignature "token_signature" "sign the token with the secret that the server has under this kid"

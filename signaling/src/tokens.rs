@@ -102,6 +102,8 @@ pub enum TokenError {
     Missing,
     #[error("token cannot be read: {0}")]
     Malformed(&'static str),
+    #[error("claims of the token are wrong: {0}")]
+    Claims(&'static str),
     #[error("token is signed with another algorithm than HS256")]
     Algorithm,
     #[error("token names no key that this server knows")]
@@ -126,6 +128,7 @@ impl TokenError {
         match self {
             Self::Missing => Code::TokenMissing,
             Self::Malformed(_) => Code::TokenMalformed,
+            Self::Claims(_) => Code::TokenClaims,
             Self::Algorithm => Code::TokenAlgorithm,
             Self::KeyUnknown => Code::TokenKeyUnknown,
             Self::Signature => Code::TokenSignature,
@@ -185,7 +188,7 @@ pub fn mint(claims: &Claims, keys: &Keys) -> Result<String, TokenError> {
     let (kid, secret) = keys.first();
     let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::HS256) };
     jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(secret))
-        .map_err(|_| TokenError::Malformed("the claims cannot be signed"))
+        .map_err(|_| TokenError::Claims("they cannot be signed"))
 }
 
 fn parse_header(token: &str) -> Result<RawHeader, TokenError> {
@@ -209,7 +212,7 @@ fn decode(token: &str, secret: &[u8]) -> Result<RawClaims, TokenError> {
             Err(TokenError::Signature)
         }
         Err(error) if matches!(error.kind(), ErrorKind::InvalidAlgorithm) => Err(TokenError::Algorithm),
-        Err(_) => Err(TokenError::Malformed("its claims are not the ones of this server")),
+        Err(_) => Err(TokenError::Claims("one has another form than this server expects")),
     }
 }
 
@@ -227,9 +230,10 @@ fn check_claims(raw: RawClaims, room: &str, now_s: u64) -> Result<Claims, TokenE
         return Err(TokenError::WrongRoom);
     }
     let role = raw.role.and_then(|role| serde_json::from_value(role).ok()).ok_or(TokenError::Role)?;
-    let sub = raw.sub.filter(|sub| !sub.is_empty()).ok_or(TokenError::Malformed("it has no sub"))?;
+    let is_visible = |sub: &String| sub.chars().any(|c| !c.is_control() && !c.is_whitespace());
+    let sub = raw.sub.filter(is_visible).ok_or(TokenError::Claims("there is no sub"))?;
     if sub.chars().count() > IDENTITY_CHARS_MAX {
-        return Err(TokenError::Malformed("its sub is too long"));
+        return Err(TokenError::Claims("sub is too long"));
     }
     let name = raw.name.map(|name| name.chars().take(NAME_CHARS_MAX).collect());
     Ok(Claims { room: room.to_owned(), sub, name, role, exp: whole(exp), iat: raw.iat.map(whole), kinds: raw.kinds })
@@ -319,15 +323,18 @@ mod tests {
             (with(|claims| drop(claims.as_object_mut().unwrap().remove("exp"))), "token_no_expiry"),
             (with(|claims| claims["exp"] = NOW.into()), "token_expired"),
             (with(|claims| claims["exp"] = (-1).into()), "token_expired"),
-            (with(|claims| claims["exp"] = "soon".into()), "token_malformed"),
+            (with(|claims| claims["exp"] = "soon".into()), "token_claims"),
             (with(|claims| claims["nbf"] = (NOW + 60).into()), "token_not_yet_valid"),
             (with(|claims| claims["room"] = "other".into()), "token_wrong_room"),
             (with(|claims| drop(claims.as_object_mut().unwrap().remove("room"))), "token_wrong_room"),
             (with(|claims| claims["role"] = "king".into()), "token_role"),
             (with(|claims| claims["role"] = 7.into()), "token_role"),
             (with(|claims| drop(claims.as_object_mut().unwrap().remove("role"))), "token_role"),
-            (with(|claims| claims["sub"] = "".into()), "token_malformed"),
-            (with(|claims| claims["kinds"] = serde_json::json!(["video"])), "token_malformed"),
+            (with(|claims| claims["sub"] = "".into()), "token_claims"),
+            (with(|claims| claims["sub"] = " \n".into()), "token_claims"),
+            (with(|claims| claims["sub"] = "x".repeat(IDENTITY_CHARS_MAX + 1).into()), "token_claims"),
+            (with(|claims| drop(claims.as_object_mut().unwrap().remove("sub"))), "token_claims"),
+            (with(|claims| claims["kinds"] = serde_json::json!(["video"])), "token_claims"),
         ];
         for (token, code) in cases {
             assert_eq!(refused(&token), code, "{token}");
