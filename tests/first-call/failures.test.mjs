@@ -118,7 +118,7 @@ describe('failures', () => {
       await eventually('the terminal says that it died and is back', () => (
         /audio-bridge was killed \(signal 9\)[^]*audio-bridge is back/.test(stack.child.log)
       ), 20_000);
-      assert.notEqual(stack.ready.processes['audio-bridge'], old);
+      await eventually('the ready file names the new process', () => stack.ready.processes['audio-bridge'] !== old, 5_000);
       await tab.hears([DESKTOP_HZ]);
       await eventually('the page says that the desktop plays', async () => (await programs(tab)).join() === 'playing');
     } finally {
