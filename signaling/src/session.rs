@@ -219,18 +219,21 @@ impl Session {
 
     async fn handle_frame(&mut self, frame: Frame) -> Result<(), End> {
         let text = match frame {
-            Frame::Text(text) => text,
-            Frame::Binary => return self.refuse(None, Code::TextOnly.error("binary frames are not read")).await,
+            Frame::Text(text) => Some(text),
+            Frame::Binary => None,
             Frame::Control => return Ok(()),
         };
         match self.bucket.take(Instant::now()) {
             request::Verdict::Pass => {}
             request::Verdict::Refuse { retry_after_ms } => {
                 let error = Code::RateLimited.error_retry("too many requests", retry_after_ms);
-                return self.refuse(request::id_of(&text), error).await;
+                return self.refuse(text.and_then(|text| request::id_of(&text)), error).await;
             }
             request::Verdict::Cut => return Err(End::Close(1008, "too many requests")),
         }
+        let Some(text) = text else {
+            return self.refuse(None, Code::TextOnly.error("binary frames are not read")).await;
+        };
         match request::parse(&text) {
             Ok(message) => self.handle_message(message).await,
             Err((re, error)) => self.refuse(re, error).await,

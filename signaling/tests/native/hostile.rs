@@ -121,14 +121,22 @@ async fn wrong_room_names_are_named() {
 
 #[tokio::test]
 async fn flood_is_refused_then_cut_and_the_room_goes_on() {
+    flood_is_cut(|id| Message::text(format!(r#"{{"type":"signal","id":{id},"data":null}}"#))).await;
+}
+
+#[tokio::test]
+async fn flood_of_binary_frames_is_cut_too() {
+    flood_is_cut(|_| Message::binary(vec![0])).await;
+}
+
+async fn flood_is_cut(message: impl Fn(u32) -> Message) {
     let (stack, _node) = Stack::with_node().await;
     let mut ada = stack.join("demo", "ada", Role::Speaker).await;
     let mut eve = socket(&stack, "demo").await;
     hello(&mut eve, "demo").await;
     let flood = async {
         for id in 0..10_000 {
-            let text = format!(r#"{{"type":"signal","id":{id},"data":null}}"#);
-            if eve.send(Message::text(text)).await.is_err() {
+            if eve.send(message(id)).await.is_err() {
                 return;
             }
         }
