@@ -10,6 +10,7 @@ mod counters;
 mod dtls;
 mod event;
 mod events;
+mod hello;
 mod ice;
 mod ids;
 mod inbound;

@@ -12,6 +12,7 @@ use srtp::{Keys, Opener, Profile};
 use crate::{
     Certificate, DtlsRole, Fingerprint, HeaderProfile, NodeError, PeerId,
     dtls::{Channel, Handshake, HandshakeFailed, Output},
+    hello::{self, Hello},
     ice::Agent,
     report::Hearing,
     track::Track,
@@ -86,13 +87,18 @@ impl Handshakes {
         Ok(Self { config: Arc::new(config), certificate })
     }
 
-    /// Speaks DTLS 1.3 and 1.2, as the peer likes.
+    /// As a client it offers DTLS 1.3 and 1.2; as a server it looks at the client's hello first.
     pub(crate) fn start(&self, role: DtlsRole, fingerprint: Fingerprint, now: Instant) -> Channel {
-        let mut dtls = Dtls::new_auto(self.config.clone(), self.certificate.clone(), now);
-        if role == DtlsRole::Client {
-            dtls.set_active(true);
-        }
-        Channel::new(Box::new(Endpoint(dtls)), fingerprint)
+        let (config, certificate) = (self.config.clone(), self.certificate.clone());
+        let endpoint = match role {
+            DtlsRole::Client => {
+                let mut dtls = Dtls::new_auto(config, certificate, now);
+                dtls.set_active(true);
+                Endpoint::Chosen(dtls)
+            }
+            DtlsRole::Server => Endpoint::Waiting { config, certificate, since: now },
+        };
+        Channel::new(Box::new(endpoint), fingerprint)
     }
 }
 
@@ -112,13 +118,51 @@ fn is_usable(certificate: &Certificate) -> bool {
     certificate.certificate_der.windows(public.len()).any(|window| window == public)
 }
 
-struct Endpoint(Dtls);
+/// AES-GCM is cheaper than AES-CM, for both ends. A DTLS 1.3 server of the library takes the profile that the client
+/// names first, a DTLS 1.2 server takes AES-GCM wherever it is named; so 1.3 is for clients that name AES-GCM first.
+enum Endpoint {
+    /// A server that has not seen a ClientHello.
+    Waiting {
+        config: Arc<Config>,
+        certificate: DtlsCertificate,
+        since: Instant,
+    },
+    Chosen(Dtls),
+}
+
+/// A server waits for its client as long as the peer may take to set up, which is bounded elsewhere.
+const NO_DEADLINE: Duration = Duration::from_secs(86_400);
+
+impl Endpoint {
+    /// `None`: still no hello.
+    fn for_datagram(&mut self, now: Instant, datagram: &[u8]) -> Option<&mut Dtls> {
+        if let Self::Waiting { config, certificate, .. } = self {
+            let (config, certificate) = (config.clone(), certificate.clone());
+            *self = Self::Chosen(match hello::read(datagram) {
+                Hello::Other => return None,
+                Hello::First(Profile::AeadAes128Gcm | Profile::AeadAes256Gcm) => {
+                    Dtls::new_auto(config, certificate, now)
+                }
+                Hello::First(Profile::Aes128CmHmacSha1_80) | Hello::Unclear => Dtls::new_12(config, certificate, now),
+            });
+        }
+        self.chosen()
+    }
+
+    fn chosen(&mut self) -> Option<&mut Dtls> {
+        match self {
+            Self::Waiting { .. } => None,
+            Self::Chosen(dtls) => Some(dtls),
+        }
+    }
+}
 
 impl Handshake for Endpoint {
     fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) -> Result<(), HandshakeFailed> {
         use dimpl::{Error, UnexpectedMessageError::UnrecognizedAutoServerResponse};
-        self.handle_timeout(now)?;
-        match self.0.handle_packet(datagram) {
+        let Some(dtls) = self.for_datagram(now, datagram) else { return Ok(()) };
+        dtls.handle_timeout(now).map_err(|_| HandshakeFailed)?;
+        match dtls.handle_packet(datagram) {
             // Nothing was learned from it, and nothing changed: a stray record must not end the handshake.
             Ok(()) | Err(Error::UnexpectedMessage(UnrecognizedAutoServerResponse)) => Ok(()),
             Err(_) => Err(HandshakeFailed),
@@ -126,16 +170,22 @@ impl Handshake for Endpoint {
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), HandshakeFailed> {
-        self.0.handle_timeout(now).map_err(|_| HandshakeFailed)
+        self.chosen().map_or(Ok(()), |dtls| dtls.handle_timeout(now).map_err(|_| HandshakeFailed))
     }
 
     fn close(&mut self, now: Instant) {
         // Best effort: the peer is leaving either way.
-        _ = self.0.handle_timeout(now).and_then(|()| self.0.close());
+        if let Some(dtls) = self.chosen() {
+            _ = dtls.handle_timeout(now).and_then(|()| dtls.close());
+        }
     }
 
     fn poll<'a>(&mut self, buf: &'a mut [u8]) -> Output<'a> {
-        match self.0.poll_output(buf) {
+        let dtls = match self {
+            Self::Waiting { since, .. } => return Output::Wait(*since + NO_DEADLINE),
+            Self::Chosen(dtls) => dtls,
+        };
+        match dtls.poll_output(buf) {
             dimpl::Output::Packet(datagram) => Output::Datagram(datagram),
             dimpl::Output::PeerCert(certificate) => Output::Certificate(certificate),
             dimpl::Output::KeyingMaterial(material, profile) => match srtp_profile(profile) {
@@ -155,7 +205,8 @@ impl Handshake for Endpoint {
     }
 
     fn version(&self) -> &'static str {
-        match self.0.protocol_version() {
+        let Self::Chosen(dtls) = self else { return "DTLS" };
+        match dtls.protocol_version() {
             Some(dimpl::ProtocolVersion::DTLS1_2) => "DTLS 1.2",
             Some(dimpl::ProtocolVersion::DTLS1_3) => "DTLS 1.3",
             _ => "DTLS",

@@ -176,7 +176,8 @@ export class Tab {
     return this.look(() => window.__probe.inbound());
   }
 
-  /// When things happened after the offer, in ms: `answer`, `connected`, and the first sound of each receiver.
+  /// When things happened, in ms after the offer: `hello` (the page's first message, so negative), `answer`, `connected`,
+  /// and the first `sound` of each receiver.
   timeline() {
     return this.look(() => window.__probe.timeline());
   }

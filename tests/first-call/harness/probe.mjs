@@ -32,6 +32,7 @@ function install(config, analyse) {
       if (args[0]?.type === 'rollback') return;
       this.__counts.offers += 1;
       this.__times.offer ??= performance.now();
+      this.__times.hello ??= firstSent - this.__times.offer;
     }
 
     async setRemoteDescription(...args) {
@@ -55,9 +56,11 @@ function install(config, analyse) {
   };
 
   let sent = 0;
+  let firstSent = null;
   const nativeSend = WebSocket.prototype.send;
   WebSocket.prototype.send = function send(data) {
     sent += 1;
+    firstSent ??= performance.now();
     return nativeSend.call(this, data);
   };
 

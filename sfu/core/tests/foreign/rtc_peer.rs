@@ -47,9 +47,9 @@ pub(crate) struct RtcPeer {
 }
 
 impl RtcPeer {
-    pub(crate) fn join(world: &mut World, id: u64, role: DtlsRole, profile: SrtpProtectionProfile) -> Self {
+    pub(crate) fn join(world: &mut World, id: u64, role: DtlsRole, profiles: &[SrtpProtectionProfile]) -> Self {
         let address: SocketAddr = ([192, 0, 2, 201], 5_000 + id as u16).into();
-        let (mut connection, sender) = offerer(world.now, address, profile);
+        let (mut connection, sender) = offerer(world.now, address, profiles);
         let offer = connection.create_offer(None).unwrap();
         let sdp = offer.sdp.clone();
         connection.set_local_description(world.now, offer).unwrap();
@@ -143,11 +143,15 @@ fn opus() -> RTCRtpCodec {
 }
 
 /// One microphone, then m-lines that only receive.
-fn offerer(now: Instant, address: SocketAddr, profile: SrtpProtectionProfile) -> (RTCPeerConnection, RTCRtpSenderId) {
+fn offerer(
+    now: Instant,
+    address: SocketAddr,
+    profiles: &[SrtpProtectionProfile],
+) -> (RTCPeerConnection, RTCRtpSenderId) {
     let mut media = MediaEngine::default();
     let parameters = RTCRtpCodecParameters { rtp_codec: opus(), payload_type: 111 };
     media.register_codec(parameters, RtpCodecKind::Audio).unwrap();
-    let settings = SettingEngineBuilder::new().with_srtp_protection_profiles(vec![profile]).build();
+    let settings = SettingEngineBuilder::new().with_srtp_protection_profiles(profiles.to_vec()).build();
     let mut connection = RTCPeerConnectionBuilder::new()
         .with_configuration(RTCConfigurationBuilder::new().build())
         .with_setting_engine(settings)
