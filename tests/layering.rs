@@ -16,6 +16,11 @@ const ARROWS: &[(&str, &str)] = &[
     ("carillon", "admin"),
     ("carillon", "sfu"),
     ("carillon", "signaling"),
+    ("loadgen", "sfu-control"),
+    ("loadgen", "signaling-protocol"),
+    ("loadgen", "srtp"),
+    ("loadgen", "stun"),
+    ("loadgen", "udp"),
     ("relay", "admin"),
     ("relay", "relay-core"),
     ("relay", "stun"),
@@ -34,6 +39,8 @@ const ARROWS: &[(&str, &str)] = &[
 
 /// Arrows that only tests and benches need.
 const TEST_ARROWS: &[(&str, &str)] = &[
+    // A real node in the same process.
+    ("loadgen", "sfu"),
     // With its client, which production does not need.
     ("signaling", "signaling-protocol"),
 ];
@@ -53,8 +60,9 @@ const LONG_FILES: &[(&str, &str)] = &[];
 /// The only folder whose code may be `unsafe`: the system calls for batches of datagrams.
 const UNSAFE_HOME: &str = "sfu/udp/";
 
-/// The only production file that names the DTLS library, so that it can be replaced in one place.
-const DTLS_HOME: &str = "sfu/core/src/peer.rs";
+/// The only production files that name the DTLS library, so that it can be replaced in one place: the node's, and that of
+/// the load generator's clients.
+const DTLS_HOMES: &[&str] = &["sfu/core/src/peer.rs", "loadgen/src/engine/dtls.rs"];
 /// The only production folder that knows TURN; elsewhere a relay is an entry of `ice_servers` and nothing more.
 const TURN_HOME: &str = "relay/";
 /// What makes a `turn` in a name the protocol and not the turn of a loop.
@@ -120,8 +128,8 @@ fn unsafe_code_lives_in_udp_only() {
 #[test]
 fn one_file_names_the_dtls_library() {
     let sources = rust_sources();
-    assert!(sources.iter().any(|(path, _)| path == DTLS_HOME), "{DTLS_HOME} is there");
-    let at_home = |path: &str| path == DTLS_HOME || path.starts_with("sfu/core/tests/");
+    let at_home = |path: &str| DTLS_HOMES.contains(&path) || path.starts_with("sfu/core/tests/");
+    assert!(sources.iter().any(|(path, _)| at_home(path)), "none of {DTLS_HOMES:?} is there");
     assert_clean(&named_outside(&sources, at_home, |word| word == "dimpl"));
 }
 
