@@ -26,7 +26,9 @@ pub(crate) fn read(datagram: &[u8]) -> Hello {
         return Hello::Other;
     }
     // Version, epoch, sequence number.
-    let Some(mut message) = record.skip(2 + 2 + 6).and_then(|()| record.with_u16_length()) else { return Hello::Other };
+    let Some(mut message) = record.skip(2 + 2 + 6).and_then(|()| record.with_u16_length()) else {
+        return Hello::Other;
+    };
     if message.u8() != Some(CLIENT_HELLO) {
         return Hello::Other;
     }
@@ -87,14 +89,14 @@ impl<'a> Reader<'a> {
         self.number(3)
     }
 
-    fn with_u8_length(&mut self) -> Option<Reader<'a>> {
+    fn with_u8_length(&mut self) -> Option<Self> {
         let length = self.number(1)?;
-        self.take(length).map(Reader)
+        self.take(length).map(Self)
     }
 
-    fn with_u16_length(&mut self) -> Option<Reader<'a>> {
+    fn with_u16_length(&mut self) -> Option<Self> {
         let length = self.number(2)?;
-        self.take(length).map(Reader)
+        self.take(length).map(Self)
     }
 }
 

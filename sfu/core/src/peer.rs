@@ -94,7 +94,7 @@ impl Handshakes {
             DtlsRole::Client => {
                 let mut dtls = Dtls::new_auto(config, certificate, now);
                 dtls.set_active(true);
-                Endpoint::Chosen(dtls)
+                Endpoint::Chosen(Box::new(dtls))
             }
             DtlsRole::Server => Endpoint::Waiting { config, certificate, since: now },
         };
@@ -127,7 +127,7 @@ enum Endpoint {
         certificate: DtlsCertificate,
         since: Instant,
     },
-    Chosen(Dtls),
+    Chosen(Box<Dtls>),
 }
 
 /// A server waits for its client as long as the peer may take to set up, which is bounded elsewhere.
@@ -138,13 +138,13 @@ impl Endpoint {
     fn for_datagram(&mut self, now: Instant, datagram: &[u8]) -> Option<&mut Dtls> {
         if let Self::Waiting { config, certificate, .. } = self {
             let (config, certificate) = (config.clone(), certificate.clone());
-            *self = Self::Chosen(match hello::read(datagram) {
+            *self = Self::Chosen(Box::new(match hello::read(datagram) {
                 Hello::Other => return None,
                 Hello::First(Profile::AeadAes128Gcm | Profile::AeadAes256Gcm) => {
                     Dtls::new_auto(config, certificate, now)
                 }
                 Hello::First(Profile::Aes128CmHmacSha1_80) | Hello::Unclear => Dtls::new_12(config, certificate, now),
-            });
+            }));
         }
         self.chosen()
     }
