@@ -36,6 +36,7 @@ pub(crate) struct Reading<'a> {
     pub(crate) shell: &'a ShellCounters,
     pub(crate) peers: usize,
     pub(crate) rooms: usize,
+    pub(crate) handshakes: usize,
 }
 
 /// What the thread around the core counts.
@@ -48,6 +49,8 @@ pub(crate) struct ShellCounters {
     pub(crate) send_calls: u64,
     pub(crate) send_dropped: u64,
     pub(crate) restarts: u64,
+    /// Time of the thread beside, in handshakes.
+    pub(crate) handshake_work_us: u64,
     /// Part of the time that was work, in millionths.
     pub(crate) busy_ppm: u64,
     pub(crate) gone: [u64; GONE.len()],
@@ -95,7 +98,7 @@ const fn gauge(name: &'static str, help: &'static str, read: fn(&Reading<'_>) ->
 
 /// Named, because the type of [`Published`] cannot ask the table for its length: with optimisation on, the compiler
 /// then goes round in a circle through the functions inside.
-const SERIES_COUNT: usize = 24;
+const SERIES_COUNT: usize = 27;
 
 const SERIES: [Series; SERIES_COUNT] = [
     gauge("peers", "Peers placed", |r| r.peers as u64),
@@ -118,6 +121,9 @@ const SERIES: [Series; SERIES_COUNT] = [
     counter("rtcp_sent", "RTCP compounds sent", |r| r.core.rtcp_sent),
     counter("stun_answered", "Authenticated binding requests answered", |r| r.core.stun_answered),
     counter("dtls_received", "DTLS datagrams from validated addresses", |r| r.core.dtls_received),
+    gauge("handshakes_open", "DTLS handshakes under way or waiting for their turn", |r| r.handshakes as u64),
+    counter("handshake_jobs", "Pieces of handshake work done beside the shard", |r| r.core.handshake_jobs),
+    counter("handshake_work_microseconds", "Time spent on them", |r| r.shell.handshake_work_us),
     counter("handshakes_done", "DTLS handshakes that ended with keys", |r| r.core.handshakes_done),
     counter("handshakes_failed", "Peers gone because ICE or DTLS did not come to an end", |r| {
         let failed = |reason: &GoneReason| {
@@ -291,7 +297,7 @@ mod tests {
         shell.count_gone(GoneReason::DtlsFailed);
         shell.count_gone(GoneReason::Left);
         let core = Counters::default();
-        shards[1].publish(&Reading { core: &core, shell: &shell, peers: 3, rooms: 2 });
+        shards[1].publish(&Reading { core: &core, shell: &shell, peers: 3, rooms: 2, handshakes: 0 });
         assert!((shards[1].busy() - 0.25).abs() < 1e-6);
         let text = scrape(shards.map(|shard| (nowhere, shard)).to_vec());
         for line in [

@@ -2,6 +2,7 @@
 //! anything but its socket, its next deadline and its waker; commands come and events go over bounded queues that it
 //! only tries. It does not know rooms or peers by name.
 
+mod handshakes;
 mod turn;
 
 use std::io;
@@ -135,6 +136,8 @@ pub enum StartError {
     Thread(#[source] io::Error),
     #[error("shard cannot poll its socket: {0}")]
     Poll(#[source] io::Error),
+    #[error("thread for handshakes cannot be started: {0}")]
+    Handshakes(#[source] io::Error),
     #[error(transparent)]
     Node(#[from] sfu_core::NodeError),
 }

@@ -62,6 +62,12 @@ pub struct Limits {
     pub events: usize,
     /// ICE and DTLS must be done: browsers give up after about 15 s too.
     pub setup_timeout: Duration,
+    /// DTLS handshakes under way at once; later ones wait. One costs about a millisecond, so the last of these waits less
+    /// than a tenth of a second for its flights and nobody repeats them.
+    pub handshakes: usize,
+    /// A handshake that is not done by then gives its place among those to the next one and goes on beside them: a round
+    /// trip or two, with a lost flight.
+    pub handshake_turn: Duration,
     /// RFC 7675 section 5.1: 30 s at most without an authenticated check.
     pub consent_timeout: Duration,
     /// Silence after which [`Event::Idle`](crate::Event::Idle) says so. Who talks or hears sends more often than that, and
@@ -88,6 +94,8 @@ impl Default for Limits {
             transmit_bytes: 4 << 20,
             events: 8_192,
             setup_timeout: Duration::from_secs(15),
+            handshakes: 64,
+            handshake_turn: Duration::from_secs(2),
             consent_timeout: Duration::from_secs(30),
             idle_after: Duration::from_secs(3),
             paths_per_peer: 8,

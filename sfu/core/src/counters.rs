@@ -16,6 +16,8 @@ pub struct Counters {
     pub rtcp_sent: u64,
     pub transmits: u64,
     pub transmit_bytes: u64,
+    /// Pieces of handshake work handed out.
+    pub handshake_jobs: u64,
     pub handshakes_done: u64,
     pub peers_admitted: u64,
     pub peers_evicted: u64,
@@ -72,6 +74,8 @@ drop_reasons! {
     /// A binding indication, a response, another method.
     StunIgnored = "stun_ignored",
     DtlsFailed = "dtls_failed",
+    /// More records than may wait for a handshake.
+    DtlsQueueFull = "dtls_queue_full",
     RtpMalformed = "rtp_malformed",
     RtpUnauthenticated = "rtp_unauthenticated",
     RtpReplayed = "rtp_replayed",

@@ -1,13 +1,13 @@
 //! The secure channel of a peer as the rest of the core sees it: a handshake that runs behind a small trait, the check of
 //! the announced fingerprint, and at the end the SRTP keys. Which library shakes hands is known in `peer` only.
 
-use std::{fmt, net::SocketAddr, time::Instant};
+use std::{fmt, time::Instant};
 
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use srtp::{Keys, Profile};
 use subtle::ConstantTimeEq;
 
-use crate::{Fingerprint, GoneReason, outbox::Outbox};
+use crate::{Fingerprint, GoneReason};
 
 /// A DTLS endpoint without sockets or clock. After each call of the first three, [`Handshake::poll`] is called until it
 /// answers [`Output::Wait`].
@@ -57,10 +57,11 @@ enum State {
     Broken,
 }
 
-pub(crate) enum Progress {
-    None,
-    Established { keys: Keys, profile: Profile, version: &'static str },
-    Ended(GoneReason),
+/// What a handshake is for.
+pub(crate) struct Established {
+    pub(crate) keys: Keys,
+    pub(crate) profile: Profile,
+    pub(crate) version: &'static str,
 }
 
 #[derive(Clone, Copy)]
@@ -68,6 +69,38 @@ pub(crate) enum Input<'a> {
     Datagram(&'a [u8]),
     Timeout,
     Close,
+}
+
+/// Datagrams on their way in or out of an endpoint, back to back. Bounded: what does not fit is lost, as on a network.
+#[derive(Default)]
+pub(crate) struct Datagrams {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Datagrams {
+    /// The longest flight is a chain of certificates and some short records.
+    const COUNT_MAX: usize = 16;
+    const BYTES_MAX: usize = 16 * 1_024;
+
+    /// `false` when it does not fit.
+    pub(crate) fn push(&mut self, datagram: &[u8]) -> bool {
+        if self.ends.len() >= Self::COUNT_MAX || self.bytes.len() + datagram.len() > Self::BYTES_MAX {
+            return false;
+        }
+        self.bytes.extend_from_slice(datagram);
+        self.ends.push(self.bytes.len());
+        true
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end])
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
 }
 
 /// Certificates are the largest things that come out of a handshake; browsers' are below 1 KB.
@@ -82,17 +115,21 @@ impl Channel {
         self.wake_at
     }
 
-    /// Feeds one input and drains the outputs; datagrams go to `to`.
+    /// Nothing that comes in changes anything any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state == State::Broken
+    }
+
+    /// Feeds one input and drains the outputs. An error ends the peer.
     pub(crate) fn drive(
         &mut self,
         now: Instant,
         input: Input<'_>,
-        to: SocketAddr,
-        outbox: &mut Outbox,
+        out: &mut Datagrams,
         buf: &mut Vec<u8>,
-    ) -> Progress {
+    ) -> Result<Option<Established>, GoneReason> {
         if self.state == State::Broken {
-            return Progress::None;
+            return Ok(None);
         }
         let fed = match input {
             Input::Datagram(datagram) => self.handshake.handle_datagram(now, datagram),
@@ -103,19 +140,18 @@ impl Channel {
             }
         };
         // Drained even after a failure: an alert may wait there.
-        let progress = self.drain(to, outbox, buf);
-        match (progress, fed) {
-            (Progress::None, Err(HandshakeFailed)) => self.fail(),
-            (progress, _) => progress,
+        match (self.drain(out, buf)?, fed) {
+            (None, Err(HandshakeFailed)) => self.fail(),
+            (established, _) => Ok(established),
         }
     }
 
-    fn drain(&mut self, to: SocketAddr, outbox: &mut Outbox, buf: &mut Vec<u8>) -> Progress {
+    fn drain(&mut self, out: &mut Datagrams, buf: &mut Vec<u8>) -> Result<Option<Established>, GoneReason> {
         let (mut connected, mut exported) = (false, None);
         loop {
             match self.handshake.poll(buf) {
-                // A datagram that does not fit the turn's output is lost like on a network; the handshake repeats it.
-                Output::Datagram(datagram) => _ = outbox.push(to, datagram),
+                // What does not fit is lost like on a network; the handshake repeats it.
+                Output::Datagram(datagram) => _ = out.push(datagram),
                 Output::Certificate(certificate) => {
                     if !matches(&self.fingerprint, certificate) {
                         return self.end(GoneReason::FingerprintMismatch);
@@ -136,12 +172,12 @@ impl Channel {
             }
         }
         if !connected {
-            return Progress::None;
+            return Ok(None);
         }
         match exported {
             Some((profile, keys)) if self.trusted => {
                 self.state = State::Established;
-                Progress::Established { keys, profile, version: self.handshake.version() }
+                Ok(Some(Established { keys, profile, version: self.handshake.version() }))
             }
             Some(_) => self.end(GoneReason::FingerprintMismatch),
             None => self.end(GoneReason::NoSrtpProfile),
@@ -149,19 +185,19 @@ impl Channel {
     }
 
     /// After the keys are out, an error inside DTLS ends DTLS only: a forged record may not end a call.
-    fn fail(&mut self) -> Progress {
+    fn fail(&mut self) -> Result<Option<Established>, GoneReason> {
         self.wake_at = None;
         if self.state == State::Handshaking {
             return self.end(GoneReason::DtlsFailed);
         }
         self.state = State::Broken;
-        Progress::None
+        Ok(None)
     }
 
-    fn end(&mut self, reason: GoneReason) -> Progress {
+    fn end(&mut self, reason: GoneReason) -> Result<Option<Established>, GoneReason> {
         self.state = State::Broken;
         self.wake_at = None;
-        Progress::Ended(reason)
+        Err(reason)
     }
 }
 
@@ -231,14 +267,10 @@ mod tests {
     fn run(steps: Vec<Step>, datagrams: &[&[u8]]) -> Vec<Result<(), GoneReason>> {
         let fingerprint = Fingerprint::Sha256(Sha256::digest(b"certificate").into());
         let mut channel = Channel::new(Box::new(Script(steps.into())), fingerprint);
-        let mut outbox = Outbox::new(8, 1_000);
-        let to = ([192, 0, 2, 1], 9).into();
-        let progress = datagrams.iter().map(|datagram| {
-            match channel.drive(start(), Input::Datagram(datagram), to, &mut outbox, &mut Vec::new()) {
-                Progress::None | Progress::Established { .. } => Ok(()),
-                Progress::Ended(reason) => Err(reason),
-            }
-        });
+        let mut out = Datagrams::default();
+        let progress = datagrams
+            .iter()
+            .map(|datagram| channel.drive(start(), Input::Datagram(datagram), &mut out, &mut Vec::new()).map(|_| ()));
         progress.collect()
     }
 
@@ -255,6 +287,17 @@ mod tests {
         assert_eq!(run(nameless, &[b"."]), [Err(GoneReason::FingerprintMismatch)]);
         let keyless = vec![Step::Certificate, Step::Connected, Step::Wait];
         assert_eq!(run(keyless, &[b"."]), [Err(GoneReason::NoSrtpProfile)]);
+    }
+
+    #[test]
+    fn datagrams_keep_their_borders_and_are_bounded() {
+        let mut datagrams = Datagrams::default();
+        assert!(datagrams.is_empty());
+        assert!(datagrams.push(b"one") && datagrams.push(b"") && datagrams.push(b"three"));
+        assert_eq!(datagrams.iter().collect::<Vec<_>>(), [&b"one"[..], b"", b"three"]);
+        assert!(!datagrams.push(&[0; Datagrams::BYTES_MAX]));
+        while datagrams.push(b".") {}
+        assert_eq!(datagrams.iter().count(), Datagrams::COUNT_MAX);
     }
 
     #[test]

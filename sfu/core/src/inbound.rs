@@ -7,12 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use srtp::{OpenError, Opener, RtpHeader, Sealer};
+use srtp::{OpenError, RtpHeader};
 use stun::{Class, Message, Method};
 
 use crate::{
-    Counters, DropReason, DtlsRole, Event, GoneReason, assign,
-    dtls::{Input, Progress},
+    Counters, DropReason, GoneReason, assign,
     events::{Events, Queued},
     ice::{ANSWER_BYTES_MAX, Check, Ufrag, answer},
     node::Node,
@@ -22,7 +21,6 @@ use crate::{
     rtcp,
     slot::Holder,
     stamp::PAYLOAD_MAX,
-    timers::Alarm,
     track,
     upkeep::announce_presence,
 };
@@ -32,12 +30,6 @@ use crate::{
 /// owner long before.
 const ADDRESS_STALE_AFTER: Duration = Duration::from_secs(15);
 
-/// A deadline that is due already is looked at in the next turn, so that one turn always ends.
-const DTLS_ALARM_MIN: Duration = Duration::from_millis(1);
-
-/// Far timers of an idle DTLS endpoint are not worth an alarm.
-const DTLS_ALARM_MAX: Duration = Duration::from_secs(3_600);
-
 impl Node {
     /// Most frequent first: media, then checks, then handshakes.
     pub(crate) fn receive(&mut self, now: Instant, remote: SocketAddr, bytes: &mut [u8]) {
@@ -46,7 +38,7 @@ impl Node {
         let received = match bytes.first() {
             Some(128..=191) => self.receive_media(now, remote, bytes),
             Some(0..=3) => self.receive_stun(now, remote, bytes),
-            Some(20..=63) => self.receive_dtls(now, remote, bytes),
+            Some(20..=63) => self.receive_dtls(remote, bytes),
             _ => Err(DropReason::UnknownProtocol),
         };
         if let Err(reason) = received {
@@ -157,13 +149,6 @@ impl Node {
         read.map_err(|_| DropReason::RtcpMalformed)
     }
 
-    fn receive_dtls(&mut self, now: Instant, remote: SocketAddr, bytes: &[u8]) -> Result<(), DropReason> {
-        let key = *self.addresses.get(&remote).ok_or(DropReason::UnknownAddress)?;
-        self.counters.dtls_received += 1;
-        self.drive(now, key, Input::Datagram(bytes));
-        Ok(())
-    }
-
     fn receive_stun(&mut self, now: Instant, remote: SocketAddr, bytes: &[u8]) -> Result<(), DropReason> {
         let request = Message::parse(bytes).map_err(|_| DropReason::StunMalformed)?;
         if (request.class(), request.method()) != (Class::Request, Method::BINDING) {
@@ -212,7 +197,7 @@ impl Node {
         {
             self.lose_address(now, owner, remote);
         }
-        self.start_handshake(now, key);
+        self.start_handshake(key);
     }
 
     /// The peer goes on with another of its addresses, or ends.
@@ -224,73 +209,6 @@ impl Node {
             (Some(selected), Some(place)) => self.rooms[peer.room].listeners[place].to = selected,
             (Some(_), None) => {}
         }
-    }
-
-    fn start_handshake(&mut self, now: Instant, key: usize) {
-        let peer = &mut self.peers[key];
-        if peer.channel.is_some() {
-            return;
-        }
-        peer.channel = Some(self.handshakes.start(peer.role, peer.fingerprint.clone(), now));
-        // A client speaks first; a server only sets its clock.
-        self.drive(now, key, Input::Timeout);
-    }
-
-    /// Feeds the peer's DTLS endpoint and does what comes of it.
-    pub(crate) fn drive(&mut self, now: Instant, key: usize, input: Input<'_>) {
-        let peer = &mut self.peers[key];
-        let (Some(channel), Some(to)) = (&mut peer.channel, peer.ice.selected()) else { return };
-        let progress = channel.drive(now, input, to, &mut self.outbox, &mut self.scratch);
-        let wake_at = channel.wake_at().filter(|at| *at < now + DTLS_ALARM_MAX);
-        if let Some(at) = wake_at.map(|at| at.max(now + DTLS_ALARM_MIN))
-            && peer.dtls_alarm.is_none_or(|armed| at < armed)
-        {
-            peer.dtls_alarm = Some(at);
-            self.timers.arm(at, peer.id, Alarm::Dtls);
-        }
-        match progress {
-            Progress::None => {}
-            Progress::Established { keys, profile, version } => {
-                let established = self.establish(key, &keys, profile, version);
-                if established.is_err() {
-                    self.evict(now, key, GoneReason::DtlsFailed);
-                }
-            }
-            // A peer that leaves has ended its channel itself.
-            Progress::Ended(reason) => {
-                if reason != GoneReason::Closed {
-                    self.counters.drop(DropReason::DtlsFailed);
-                }
-                self.evict(now, key, reason);
-            }
-        }
-    }
-
-    fn establish(
-        &mut self,
-        key: usize,
-        keys: &srtp::Keys,
-        profile: srtp::Profile,
-        version: &'static str,
-    ) -> Result<(), srtp::KeyError> {
-        let peer = &mut self.peers[key];
-        let (ours, theirs) = match peer.role {
-            DtlsRole::Client => (&keys.client, &keys.server),
-            DtlsRole::Server => (&keys.server, &keys.client),
-        };
-        let opener = Opener::new(profile, theirs, self.limits.ssrcs_per_peer)?;
-        let sealer = Sealer::new(profile, ours)?;
-        let Some(to) = peer.ice.selected() else { return Ok(()) };
-        let room = &mut self.rooms[peer.room];
-        let place = room.add_listener((key, to), peer.profile, peer.places, sealer, &mut self.rng);
-        peer.opener = Some(opener);
-        peer.listener = Some(place);
-        peer.srtp_profile = Some(profile);
-        peer.dtls_version = version;
-        self.counters.handshakes_done += 1;
-        let event = Event::Connected { peer: peer.id, srtp_profile: profile.name(), dtls_version: version };
-        self.events.push(event);
-        Ok(())
     }
 }
 

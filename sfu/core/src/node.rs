@@ -17,8 +17,8 @@ use crate::{
     Command, CommandError, Counters, Event, GoneReason, IceCredentials, Join, Joined, Limits, NodeConfig, Path,
     PeerId, Reply, RoomId, SlotAssignment, SlotInfo, Ssrc, TrackId, TrackInfo, TrackKind,
     clock::Clock,
-    dtls::Input,
     events::{Events, Queued},
+    handshake::{Desk, Secure},
     ice::{Agent, Ufrag, credentials_in_range},
     outbox::Outbox,
     peer::{Handshakes, Peer, Presence},
@@ -72,13 +72,15 @@ pub struct NodeSizes {
     /// Alarms of peers that are gone stay until their time.
     pub alarms: usize,
     pub events: usize,
+    /// Under way or waiting.
+    pub handshakes: usize,
 }
 
 pub struct Node {
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
     pub(crate) rng: ChaCha20Rng,
-    pub(crate) handshakes: Handshakes,
+    pub(crate) desk: Desk,
     pub(crate) reporter: Reporter,
     pub(crate) peers: Slab<Peer>,
     pub(crate) rooms: Slab<Room>,
@@ -91,8 +93,6 @@ pub struct Node {
     pub(crate) timers: Timers,
     pub(crate) events: Events,
     pub(crate) counters: Counters,
-    /// What a handshake writes before it goes out, and a report before it is sealed.
-    pub(crate) scratch: Vec<u8>,
 }
 
 impl Node {
@@ -105,7 +105,7 @@ impl Node {
         Ok(Self {
             clock: Clock::new(now, wall_clock_at_start),
             rng,
-            handshakes,
+            desk: Desk::new(handshakes, limits.handshakes),
             reporter,
             peers: Slab::new(),
             rooms: Slab::new(),
@@ -117,7 +117,6 @@ impl Node {
             timers: Timers::default(),
             events: Events::new(limits.events),
             counters: Counters::default(),
-            scratch: vec![0; 2_048],
             limits,
         })
     }
@@ -214,6 +213,7 @@ impl Node {
             ufrags: self.ufrags.len(),
             alarms: self.timers.len(),
             events: self.events.len(),
+            handshakes: self.desk.len(),
         }
     }
 
@@ -253,7 +253,7 @@ impl Node {
             ice,
             role: join.dtls_role,
             fingerprint: join.fingerprint.clone(),
-            channel: None,
+            secure: Secure::default(),
             opener: None,
             listener: None,
             profile: join.profile,
@@ -262,7 +262,6 @@ impl Node {
             joined_at: now,
             heard_at: now,
             presence: Presence::default(),
-            dtls_alarm: None,
             report_at: now,
             hearing: Hearing::default(),
             srtp_profile: None,
@@ -397,9 +396,10 @@ impl Node {
     /// Frees everything that the peer had.
     pub(crate) fn evict(&mut self, now: Instant, key: usize, reason: GoneReason) {
         if reason == GoneReason::Left {
-            self.drive(now, key, Input::Close);
+            self.say_goodbye(now, key);
         }
-        let Some(peer) = self.peers.try_remove(key) else { return };
+        let Some(mut peer) = self.peers.try_remove(key) else { return };
+        self.forget_handshake(&mut peer);
         for address in peer.ice.paths() {
             self.addresses.remove(&address);
         }

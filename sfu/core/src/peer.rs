@@ -12,6 +12,7 @@ use srtp::{Keys, Opener, Profile};
 use crate::{
     Certificate, DtlsRole, Fingerprint, HeaderProfile, NodeError, PeerId,
     dtls::{Channel, Handshake, HandshakeFailed, Output},
+    handshake::Secure,
     hello::{self, Hello},
     ice::Agent,
     report::Hearing,
@@ -25,8 +26,7 @@ pub(crate) struct Peer {
     pub(crate) ice: Agent,
     pub(crate) role: DtlsRole,
     pub(crate) fingerprint: Fingerprint,
-    /// From the first validated address on.
-    pub(crate) channel: Option<Channel>,
+    pub(crate) secure: Secure,
     /// From the end of the handshake on.
     pub(crate) opener: Option<Opener>,
     /// Place among the room's listeners, from the end of the handshake on.
@@ -39,8 +39,6 @@ pub(crate) struct Peer {
     /// Last authenticated datagram of any kind.
     pub(crate) heard_at: Instant,
     pub(crate) presence: Presence,
-    /// Deadline of the DTLS timer that is armed now.
-    pub(crate) dtls_alarm: Option<Instant>,
     pub(crate) report_at: Instant,
     pub(crate) hearing: Hearing,
     pub(crate) srtp_profile: Option<Profile>,

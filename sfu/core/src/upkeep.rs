@@ -1,13 +1,15 @@
 //! What time does: set-up and consent run out, silence is noticed, reports go out, handshakes repeat themselves. One
 //! coarse alarm for each peer and one exact alarm for its handshake; no packet ever looks at another peer.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use srtp::OVERHEAD_BYTES_MAX;
 
 use crate::{
     Counters, DropReason, GoneReason,
-    dtls::Input,
     events::{Events, Queued},
     node::Node,
     peer::Peer,
@@ -18,25 +20,19 @@ use crate::{
 /// How late consent, silence and reports may be noticed.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
 
+/// A deadline of DTLS that is due already is looked at in the next turn, so that one turn always ends; far timers of an
+/// idle endpoint are not worth an alarm.
+pub(crate) const HANDSHAKE_ALARM: Range<Duration> = Duration::from_millis(1)..Duration::from_secs(3_600);
+
 impl Node {
     pub(crate) fn wake(&mut self, now: Instant) {
         while let Some(Due { at, peer, alarm }) = self.timers.pop_due(now) {
             let Some(&key) = self.peer_keys.get(&peer) else { continue };
             match alarm {
                 Alarm::Tick => self.tick(now, key),
-                Alarm::Dtls => self.wake_dtls(now, at, key),
+                Alarm::Dtls => self.wake_dtls(at, key),
             }
         }
-    }
-
-    fn wake_dtls(&mut self, now: Instant, at: Instant, key: usize) {
-        let peer = &mut self.peers[key];
-        // An alarm that was overtaken by an earlier one.
-        if peer.dtls_alarm != Some(at) {
-            return;
-        }
-        peer.dtls_alarm = None;
-        self.drive(now, key, Input::Timeout);
     }
 
     fn tick(&mut self, now: Instant, key: usize) {
@@ -44,6 +40,8 @@ impl Node {
         if !peer.is_established() && now.saturating_duration_since(peer.joined_at) >= self.limits.setup_timeout {
             return self.evict(now, key, GoneReason::SetupTimeout);
         }
+        self.limit_turn(now, key);
+        let peer = &mut self.peers[key];
         let id = peer.id;
         while let Some(remote) = self.peers[key].ice.expired_path(now, self.limits.consent_timeout) {
             self.addresses.remove(&remote);

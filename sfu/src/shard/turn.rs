@@ -4,7 +4,8 @@
 //! 2. takes one batch of datagrams through the core,
 //! 3. lets the core act on its deadlines,
 //! 4. carries out some commands,
-//! 5. passes events on, and publishes counters some times a second.
+//! 5. exchanges work with the thread that does its handshakes,
+//! 6. passes events on, and publishes counters some times a second.
 //!
 //! It waits only when a turn has left nothing to do. The clock is read once after waiting, for the whole turn, and once
 //! before, for the busy ratio.
@@ -18,6 +19,7 @@ use sfu_core::{DropReason, Event, Node, NodeConfig, NodeError, Path};
 use tokio::sync::mpsc;
 use udp::{Poller, RecvBatch, SendBatch, Socket, Transmit, Waker};
 
+use super::handshakes::Handshakes;
 use super::{News, Order, Report, StartError};
 use crate::metrics::{Published, Reading, ShellCounters};
 
@@ -48,6 +50,7 @@ pub(super) struct Shard {
     poller: Poller,
     received: RecvBatch,
     sending: SendBatch,
+    handshakes: Handshakes,
     orders: Receiver<Order>,
     reports: mpsc::Sender<Report>,
     counters: ShellCounters,
@@ -76,8 +79,10 @@ impl Shard {
         let now = Instant::now();
         let poller = Poller::new().map_err(StartError::Poll)?;
         poller.add(&socket, SOCKET_TOKEN).map_err(StartError::Poll)?;
+        let handshakes = Handshakes::spawn(index, poller.waker()).map_err(StartError::Handshakes)?;
         Ok(Self {
             index,
+            handshakes,
             node: Node::new(config.clone(), now)?,
             config,
             socket,
@@ -138,6 +143,7 @@ impl Shard {
             self.node.handle_timeout(now);
         }
         let (orders_left, stop) = self.carry_out(now);
+        self.handshakes.exchange(&mut self.node, now);
         // Nothing may wait for sending while the thread waits for its socket.
         self.send();
         self.pass_events();
@@ -221,11 +227,13 @@ impl Shard {
         } else if !is_last {
             return;
         }
+        self.counters.handshake_work_us = self.handshakes.work_us();
         self.published.publish(&Reading {
             core: self.node.counters(),
             shell: &self.counters,
             peers: self.node.peer_count(),
             rooms: self.node.room_count(),
+            handshakes: self.node.sizes().handshakes,
         });
     }
 

@@ -9,11 +9,13 @@
 mod address;
 mod fixed;
 mod poller;
+mod priority;
 mod recv;
 mod send;
 mod socket;
 
 pub use poller::{Poller, Ready, Waker};
+pub use priority::lower_thread_priority;
 pub use recv::{Received, RecvBatch};
 pub use send::{SEGMENTS_MAX, SendBatch, SendReport, Transmit};
 pub use socket::{Options, Socket};

@@ -104,6 +104,7 @@ impl World {
                     }
                 }
             }
+            self.node.run_handshakes(self.now);
             quiet &= !self.deliver(endpoints);
             if quiet {
                 break;
@@ -150,6 +151,7 @@ impl World {
         while self.now < end {
             self.now += Duration::from_millis(10);
             self.node.handle_timeout(self.now);
+            self.node.run_handshakes(self.now);
         }
         let sent: Vec<_> = self.node.transmits().map(|transmit| (transmit.to, transmit.payload.to_vec())).collect();
         self.stray.extend(sent);
