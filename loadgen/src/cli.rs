@@ -1,7 +1,7 @@
 //! The command line. Flags go over what the scenario file says. Exit codes: 0 when all thresholds hold, 1 when one is
 //! broken, 2 when nothing could be measured.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -26,7 +26,7 @@ pub struct Cli {
 enum Command {
     /// Run a scenario
     Run(Box<Run>),
-    /// Compare the results of two runs
+    /// Compare the results of two runs: figures and ratios. Exit code 1 when they are not comparable
     Compare {
         /// What --out-json wrote
         before: PathBuf,
@@ -129,7 +129,9 @@ enum Failure {
 pub fn main(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Run(run) => execute(&run).map(|ok| if ok { ExitCode::SUCCESS } else { ExitCode::from(1) }),
-        Command::Compare { before, after } => compare(&before, &after).map(|()| ExitCode::SUCCESS),
+        Command::Compare { before, after } => {
+            compare(&before, &after).map(|ok| if ok { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        }
     };
     done.unwrap_or_else(|failure| {
         let _ = writeln!(std::io::stderr(), "loadgen: {failure}");
@@ -141,7 +143,8 @@ fn execute(run: &Run) -> Result<bool, Failure> {
     let scenario = run.scenario()?;
     let access = run.access()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let results = runtime.map_err(Failure::Runtime)?.block_on(measure(scenario, access, run.quiet))?;
+    let mut results = runtime.map_err(Failure::Runtime)?.block_on(measure(scenario, access, run.quiet))?;
+    results.verdict = report::judge(&results);
     if let Some(path) = &run.out_json {
         report::write_json(path, &results)?;
     }
@@ -149,6 +152,9 @@ fn execute(run: &Run) -> Result<bool, Failure> {
         report::write_html(path, &results)?;
     }
     print(&report::summary(&results))?;
+    for broken in results.verdict.iter().filter(|judged| !judged.ok) {
+        let _ = writeln!(std::io::stderr(), "loadgen: broken threshold {}", report::Line(broken));
+    }
     Ok(results.ok())
 }
 
@@ -162,8 +168,7 @@ async fn measure(scenario: Scenario, access: Access, quiet: bool) -> Result<Resu
         // Kept until the end: a dropped sender would read as a stop.
         std::future::pending::<()>().await;
     });
-    let watched = !quiet && std::io::stderr().is_terminal();
-    let shown = watched.then(|| tokio::spawn(view::show(live, scenario.clone())));
+    let shown = (!quiet).then(|| tokio::spawn(view::show(live, scenario.clone())));
     let results = engine::run(scenario, access, snapshots, stopped).await;
     if let Some(shown) = shown {
         // It ends with the sender of snapshots, and gives the terminal back.
@@ -183,8 +188,10 @@ async fn stop_signal() {
     }
 }
 
-fn compare(before: &Path, after: &Path) -> Result<(), Failure> {
-    print(&report::compare(&report::read_json(before)?, &report::read_json(after)?))
+fn compare(before: &Path, after: &Path) -> Result<bool, Failure> {
+    let comparison = report::compare(&report::read_json(before)?, &report::read_json(after)?);
+    print(&comparison.text)?;
+    Ok(comparison.comparable)
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -1,8 +1,22 @@
-//! What a reader gets of a finished run: a summary, JSON, HTML, and the comparison of two runs.
+//! What a reader gets of a finished run: a verdict, a summary, JSON, HTML, and the comparison of two runs. Everything is
+//! made of [`Results`] alone, and only this file touches the disk.
+
+mod compare;
+#[cfg(test)]
+mod fixtures;
+mod html;
+pub(crate) mod number;
+mod plot;
+mod summary;
+mod verdict;
 
 use std::path::{Path, PathBuf};
 
 use crate::results::{RESULTS_VERSION, Results};
+
+pub use compare::{Comparison, compare};
+pub use summary::summary;
+pub use verdict::{Line, judge};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
@@ -14,23 +28,6 @@ pub enum ReportError {
     NoResults { path: PathBuf, source: serde_json::Error },
     #[error("{} was written by another version of loadgen (format {version}, this one has {RESULTS_VERSION})", path.display())]
     Version { path: PathBuf, version: u32 },
-}
-
-/// For a terminal, ends with a line break.
-#[must_use]
-pub fn summary(results: &Results) -> String {
-    let Results { joins, media, .. } = results;
-    format!(
-        "connected {}, failed {}, sent {}, received {} ({:.0}/s), loss {:.3} %, delay p50 {:.2} ms, p99 {:.2} ms\n",
-        joins.connected,
-        joins.failed,
-        media.sent,
-        media.received,
-        media.received_per_s,
-        100.0 * media.loss_share,
-        media.delay_ms.p50,
-        media.delay_ms.p99,
-    )
 }
 
 pub fn write_json(path: &Path, results: &Results) -> Result<(), ReportError> {
@@ -51,14 +48,7 @@ pub fn read_json(path: &Path) -> Result<Results, ReportError> {
 }
 
 pub fn write_html(path: &Path, results: &Results) -> Result<(), ReportError> {
-    let body = summary(results).replace('&', "&amp;").replace('<', "&lt;");
-    write(path, &format!("<!doctype html><meta charset=\"utf-8\"><title>loadgen</title><pre>{body}</pre>\n"))
-}
-
-/// For a terminal, ends with a line break.
-#[must_use]
-pub fn compare(before: &Results, after: &Results) -> String {
-    format!("before: {}after:  {}", summary(before), summary(after))
+    write(path, &html::page(results))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), ReportError> {
