@@ -36,6 +36,18 @@ pub struct Args {
     /// Port to listen on. 0: the OS chooses [default: 3478]
     #[arg(long)]
     pub port: Option<u16>,
+    /// Port for TLS, with --tls-cert. 0: the OS chooses [default: 5349]
+    #[arg(long, value_name = "PORT")]
+    pub tls_port: Option<u16>,
+    /// Certificate chain in PEM, read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key in PEM
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// A balancer, whose connections begin with a PROXY header; may repeat
+    #[arg(long, value_name = "RANGE", value_delimiter = ',')]
+    pub proxy_from: Vec<String>,
     /// Addresses of relay sockets [default: those listened on, without loopback]
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     pub relay_ip: Vec<IpAddr>,

@@ -6,6 +6,7 @@ mod coturn_keys;
 mod external;
 mod secrets;
 mod settings;
+mod streams;
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,12 +19,14 @@ use admin::settings::SettingsError;
 use relay_core::{AddressRange, BadRange, Limits, Policy, RelayAddress, Settings as CoreSettings};
 
 use crate::args::Args;
+use crate::tls::TlsError;
 pub use coturn::CoturnError;
 pub(crate) use coturn::Note;
 pub use external::ExternalError;
 pub use secrets::SecretsError;
 pub(crate) use settings::KEYS;
 use settings::Settings;
+pub(crate) use streams::Streams;
 
 pub(crate) const ENV_PREFIX: &str = "RELAY_";
 /// A settings file longer than this is a wrong path.
@@ -36,6 +39,8 @@ const SOCKET_BUFFER_BYTES: RangeInclusive<usize> = 64 * 1024..=256 * 1024 * 1024
 pub struct Config {
     pub(crate) listen: Vec<IpAddr>,
     pub(crate) port: u16,
+    pub(crate) udp: bool,
+    pub(crate) streams: Streams,
     pub(crate) ports: RangeInclusive<u16>,
     pub(crate) threads: u16,
     pub(crate) socket_buffer_bytes: usize,
@@ -72,6 +77,8 @@ pub enum ConfigError {
     #[error(transparent)]
     Secrets(#[from] SecretsError),
     #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
     External(#[from] ExternalError),
     #[error("{key}: {source}")]
     Range { key: &'static str, source: BadRange },
@@ -98,10 +105,13 @@ impl Config {
             let text = std::fs::read_to_string(path).map_err(unreadable)?;
             let read = coturn::read(&text, args.lenient)
                 .map_err(|source| ConfigError::Coturn { path: path.clone(), source })?;
-            settings = settings.over(read.settings);
+            let mut beneath = read.settings;
             notes = read.notes;
+            streams::forgive_missing_certificate(&mut beneath, &mut notes);
+            settings = settings.over(beneath);
         }
-        files.extend(settings.secret_file.iter().chain(&settings.user_file).cloned());
+        let named = [&settings.secret_file, &settings.user_file, &settings.tls_cert, &settings.tls_key];
+        files.extend(named.into_iter().flatten().cloned());
         let machine = machine_addresses()?;
         Self::from_settings(settings, &machine, notes, files)
     }
@@ -148,6 +158,8 @@ impl Config {
         Ok(Self {
             listen,
             port: settings.port.unwrap_or(3_478),
+            udp: !settings.no_udp,
+            streams: streams::streams(&settings)?,
             ports,
             threads,
             socket_buffer_bytes,

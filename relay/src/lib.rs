@@ -10,11 +10,16 @@ mod config;
 mod metrics;
 mod process;
 mod relays;
+mod streams;
+mod tls;
 mod worker;
 
 pub use args::Args;
 pub use config::{Config, ConfigError, CoturnError, ExternalError, SecretsError};
-pub use process::{Relay, StartError};
+pub use process::{Listeners, Relay, StartError};
+pub use tls::TlsError;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -42,6 +47,17 @@ pub fn run(args: &Args) -> Result<(), RunError> {
         return check::explain(&config, &mut std::io::stdout().lock()).map_err(RunError::Output);
     }
     admin::logs::init(config.log, &config.log_filter)?;
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     runtime.block_on(process::serve(args, config))
+}
+
+/// Each allocation and each connection is a file descriptor, and the usual soft limit of 1024 is for programs that still
+/// use select(2).
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = limit.current, "Kept the limit of open files");
+    }
 }

@@ -33,6 +33,11 @@ pub(crate) struct ShellCounters {
     pub(crate) send_calls: u64,
     pub(crate) send_dropped: u64,
     pub(crate) peer_send_failures: u64,
+    pub(crate) stream_connections: u64,
+    pub(crate) stream_accepted: u64,
+    pub(crate) stream_refused: u64,
+    pub(crate) stream_failed: u64,
+    pub(crate) stream_dropped: u64,
 }
 
 impl ShellCounters {
@@ -57,7 +62,7 @@ const fn counter(name: &'static str, help: &'static str, read: fn(&Reading<'_>) 
     Series { name, help, is_gauge: false, read }
 }
 
-const SERIES: [Series; 16] = [
+const SERIES: [Series; 21] = [
     Series {
         name: "allocations",
         help: "Allocations that are there",
@@ -79,6 +84,18 @@ const SERIES: [Series; 16] = [
     counter("listener_send_calls", "sendmmsg calls on listeners", |r| r.shell.send_calls),
     counter("listener_send_dropped", "Messages to clients that the kernel did not take", |r| r.shell.send_dropped),
     counter("peer_send_failures", "Packets for peers that the kernel did not take", |r| r.shell.peer_send_failures),
+    Series {
+        name: "stream_connections",
+        help: "Connections over TCP and TLS that are there",
+        is_gauge: true,
+        read: |r| r.shell.stream_connections,
+    },
+    counter("stream_accepted", "Connections over TCP and TLS accepted", |r| r.shell.stream_accepted),
+    counter("stream_refused", "Connections over a limit, or at a balancer's port and not from one", |r| {
+        r.shell.stream_refused
+    }),
+    counter("stream_failed", "Connections closed for what they said or how slowly", |r| r.shell.stream_failed),
+    counter("stream_dropped", "Packets for clients whose connection is too slow", |r| r.shell.stream_dropped),
 ];
 
 const ALLOCATIONS: usize = 0;

@@ -13,13 +13,15 @@ use admin::server::Server as AdminServer;
 use rand::TryRngCore;
 use relay_core::{Server, SettingsError, Shared};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use udp::{Options, Socket, Waker};
 
 use crate::RunError;
 use crate::args::Args;
-use crate::config::{Config, Drain};
+use crate::config::{Config, Drain, Streams};
 use crate::metrics::{self, ProcessMeters, Published};
+use crate::streams::{self, Listener, Setup};
+use crate::tls::{self, TlsError};
 use crate::worker::{ORDERS_WAITING_MAX, Order, Worker, unix_s};
 
 /// How often files are looked at, for a new secret to be good within seconds.
@@ -47,14 +49,17 @@ pub enum StartError {
     #[error("random numbers cannot be had: {0}")]
     Random(String),
     #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
     Settings(#[from] SettingsError),
 }
 
 /// A running relay.
 #[derive(Debug)]
 pub struct Relay {
-    listeners: Vec<SocketAddr>,
+    listeners: Listeners,
     threads: Vec<Thread>,
+    certificate: Option<Arc<tls::Current>>,
     readiness: Readiness,
     meters: ProcessMeters,
     admin: AdminServer,
@@ -63,10 +68,28 @@ pub struct Relay {
 
 #[derive(Debug)]
 struct Thread {
-    orders: SyncSender<Order>,
-    waker: Waker,
+    orders: Orders,
     published: Arc<Published>,
     ended: oneshot::Receiver<Option<String>>,
+}
+
+/// How a thread is told something.
+#[derive(Debug)]
+enum Orders {
+    Datagrams(SyncSender<Order>, Waker),
+    Streams(mpsc::Sender<Order>),
+}
+
+/// Where clients are served.
+#[derive(Clone, Debug, Default)]
+pub struct Listeners {
+    pub udp: Vec<SocketAddr>,
+    /// TURN and STUN over TCP, and TLS if there is a certificate.
+    pub tcp: Vec<SocketAddr>,
+    /// The same, at the port that clients expect TLS at.
+    pub tls: Vec<SocketAddr>,
+    /// For balancers that speak the PROXY protocol.
+    pub proxy: Vec<SocketAddr>,
 }
 
 /// The process after its settings: until a signal ends it.
@@ -109,14 +132,21 @@ pub(crate) async fn serve(args: &Args, config: Config) -> Result<(), RunError> {
 impl Relay {
     /// Starts a relay. Must be called inside a tokio runtime.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let (listeners, sockets) = bind_listeners(&config)?;
+        let (mut listeners, sockets) = bind_datagram_listeners(&config)?;
+        let streams = bind_stream_listeners(&config, &mut listeners)?;
         let now = Instant::now();
         let shared = Arc::new(Shared::new(config.core.relays.len(), &config.ports, seed()?, now));
         let settings = Arc::new(config.core);
-        let mut threads = Vec::with_capacity(sockets.len());
+        let server = || -> Result<Server, StartError> {
+            Ok(Server::new(Arc::clone(&settings), Arc::clone(&shared), seed()?, now, unix_s())?)
+        };
+        let mut threads = Vec::with_capacity(sockets.len() + 1);
         for (index, sockets) in sockets.into_iter().enumerate() {
-            let server = Server::new(Arc::clone(&settings), Arc::clone(&shared), seed()?, now, unix_s())?;
-            threads.push(Thread::start(index, server, sockets)?);
+            threads.push(Thread::for_datagrams(index, server()?, sockets)?);
+        }
+        let certificate = config.streams.tls.as_ref().map(|tls| tls::Current::new(Arc::clone(&tls.pair)));
+        if !streams.is_empty() {
+            threads.push(Thread::for_streams(server()?, streams, &config.streams, certificate.clone())?);
         }
         let meters = ProcessMeters::default();
         let readiness = Readiness::new(&[LISTENERS, ALLOCATIONS]);
@@ -126,16 +156,16 @@ impl Relay {
         let admin = admin::server::serve(config.admin, registry, readiness.clone(), None).await.map_err(at_admin)?;
         readiness.ready(LISTENERS);
         readiness.ready(ALLOCATIONS);
-        let shown = listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         let peers = if settings.policy.general { "all but denied" } else { "media nodes" };
         let (admin_addr, ports) = (admin.local_addr(), format!("{}-{}", config.ports.start(), config.ports.end()));
-        tracing::info!(udp = shown, threads = threads.len(), ports, peers, admin = %admin_addr, "Relay is running");
-        Ok(Self { listeners, threads, readiness, meters, admin, drain: config.drain })
+        let Listeners { udp, tcp, tls, proxy } = &listeners;
+        let (udp, tcp, tls, proxy) = (shown(udp), shown(tcp), shown(tls), shown(proxy));
+        tracing::info!(udp, tcp, tls, proxy, threads = threads.len(), ports, peers, admin = %admin_addr, "Relay is running");
+        Ok(Self { listeners, threads, certificate, readiness, meters, admin, drain: config.drain })
     }
 
-    /// Where UDP clients are served.
     #[must_use]
-    pub fn listeners(&self) -> &[SocketAddr] {
+    pub fn listeners(&self) -> &Listeners {
         &self.listeners
     }
 
@@ -144,8 +174,13 @@ impl Relay {
         self.admin.local_addr()
     }
 
-    /// Takes the settings of another load; ports, threads and relay addresses stay as they are.
+    /// Takes the settings of another load; ports, threads, balancers and relay addresses stay as they are.
     pub fn update(&self, config: Config) {
+        match (&self.certificate, config.streams.tls) {
+            (Some(certificate), Some(tls)) => certificate.store(tls.pair),
+            (None, Some(_)) => tracing::warn!("There is a certificate now: TLS begins when the relay starts again"),
+            (_, None) => {}
+        }
         let settings = Arc::new(config.core);
         for thread in &self.threads {
             thread.order(Order::Update(Arc::clone(&settings)));
@@ -224,42 +259,87 @@ async fn select_first<F: Future + Unpin>(mut futures: Vec<F>) -> (F::Output, usi
 }
 
 impl Thread {
-    fn start(index: usize, server: Server, listeners: Vec<Socket>) -> Result<Self, StartError> {
+    fn for_datagrams(index: usize, server: Server, listeners: Vec<Socket>) -> Result<Self, StartError> {
         let published = Arc::new(Published::default());
         let (orders, waiting) = sync_channel(ORDERS_WAITING_MAX);
         let worker = Worker::new(server, listeners, waiting, Arc::clone(&published)).map_err(StartError::Thread)?;
-        let waker = worker.waker();
-        let (tell, ended) = oneshot::channel();
-        std::thread::Builder::new()
-            .name(format!("relay-{index}"))
-            .spawn(move || {
-                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run()));
-                let reason = match outcome {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(format!("waiting for sockets failed: {error}")),
-                    Err(_) => Some("a thread panicked".to_owned()),
-                };
-                // Nobody listens when the process ends.
-                let _ = tell.send(reason);
-            })
-            .map_err(StartError::Thread)?;
-        Ok(Self { orders, waker, published, ended })
+        let orders = Orders::Datagrams(orders, worker.waker());
+        let ended = spawn(format!("relay-{index}"), move || worker.run())?;
+        Ok(Self { orders, published, ended })
+    }
+
+    fn for_streams(
+        server: Server,
+        listeners: Vec<Listener>,
+        config: &Streams,
+        certificate: Option<Arc<tls::Current>>,
+    ) -> Result<Self, StartError> {
+        let published = Arc::new(Published::default());
+        let newest_only = config.tls.as_ref().is_some_and(|tls| tls.newest_only);
+        let tls = certificate.map(|certificate| tls::server(certificate, newest_only)).transpose()?;
+        let (orders, waiting) = mpsc::channel(ORDERS_WAITING_MAX);
+        let setup = Setup {
+            server,
+            listeners,
+            tls,
+            balancers: config.balancers.clone(),
+            connections: config.connections,
+            source_connections: config.source_connections,
+            orders: waiting,
+            published: Arc::clone(&published),
+        };
+        let ended = spawn("relay-streams".to_owned(), move || streams::run(setup))?;
+        Ok(Self { orders: Orders::Streams(orders), published, ended })
     }
 
     fn order(&self, order: Order) {
-        if self.orders.try_send(order).is_err() {
+        let is_taken = match &self.orders {
+            Orders::Datagrams(orders, waker) => {
+                let is_taken = orders.try_send(order).is_ok();
+                waker.wake();
+                is_taken
+            }
+            Orders::Streams(orders) => orders.try_send(order).is_ok(),
+        };
+        if !is_taken {
             tracing::warn!("A thread does not take orders");
         }
-        self.waker.wake();
     }
 }
 
+/// What a thread says when it ends: nothing when it was told to.
+fn spawn(
+    name: String,
+    body: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> Result<oneshot::Receiver<Option<String>>, StartError> {
+    let (tell, ended) = oneshot::channel();
+    let run = move || {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        let reason = match outcome {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("waiting for sockets failed: {error}")),
+            Err(_) => Some("a thread panicked".to_owned()),
+        };
+        // Nobody listens when the process ends.
+        let _ = tell.send(reason);
+    };
+    std::thread::Builder::new().name(name).spawn(run).map_err(StartError::Thread)?;
+    Ok(ended)
+}
+
+fn shown(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
 /// One socket for each address and thread; those of an address share its port. By thread.
-fn bind_listeners(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<Socket>>), StartError> {
+fn bind_datagram_listeners(config: &Config) -> Result<(Listeners, Vec<Vec<Socket>>), StartError> {
+    let mut listeners = Listeners::default();
+    if !config.udp {
+        return Ok((listeners, Vec::new()));
+    }
     let buffer = Some(config.socket_buffer_bytes);
     let options = Options { recv_buffer: buffer, send_buffer: buffer, reuse_port: true, gro: false };
     let mut by_thread = (0..config.threads).map(|_| Vec::new()).collect::<Vec<_>>();
-    let mut addresses = Vec::new();
     for ip in &config.listen {
         let mut address = SocketAddr::new(*ip, config.port);
         for sockets in &mut by_thread {
@@ -269,9 +349,33 @@ fn bind_listeners(config: &Config) -> Result<(Vec<SocketAddr>, Vec<Vec<Socket>>)
             address = socket.local_addr().map_err(at)?;
             sockets.push(socket);
         }
-        addresses.push(address);
+        listeners.udp.push(address);
     }
-    Ok((addresses, by_thread))
+    Ok((listeners, by_thread))
+}
+
+fn bind_stream_listeners(config: &Config, listeners: &mut Listeners) -> Result<Vec<Listener>, StartError> {
+    let streams = &config.streams;
+    let mut bound = Vec::new();
+    let mut bind = |address: SocketAddr, for_balancers: bool, found: &mut Vec<SocketAddr>| {
+        let at = |source| StartError::Listener { address, source };
+        let listener = Listener::bind(address, for_balancers).map_err(at)?;
+        found.push(listener.local_addr().map_err(at)?);
+        bound.push(listener);
+        Ok::<(), StartError>(())
+    };
+    for (at, ip) in config.listen.iter().enumerate().filter(|_| streams.tcp) {
+        // With port 0 the one that UDP was given, since clients are told one port for both.
+        let port = listeners.udp.get(at).map_or(config.port, SocketAddr::port);
+        bind(SocketAddr::new(*ip, port), false, &mut listeners.tcp)?;
+        if let Some(tls) = streams.tls.as_ref().filter(|tls| tls.port != config.port || tls.port == 0) {
+            bind(SocketAddr::new(*ip, tls.port), false, &mut listeners.tls)?;
+        }
+        if let Some(port) = streams.proxy_port {
+            bind(SocketAddr::new(*ip, port), true, &mut listeners.proxy)?;
+        }
+    }
+    Ok(bound)
 }
 
 fn seed() -> Result<[u8; 32], StartError> {

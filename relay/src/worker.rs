@@ -27,9 +27,9 @@ use crate::relays::{self, Relays};
 /// Datagrams taken from a listener in one system call, and messages to clients that wait for one.
 const BATCH: usize = 64;
 /// A jumbo frame, far above any audio packet.
-const DATAGRAM_BYTES_MAX: usize = 9_000;
+pub(crate) const DATAGRAM_BYTES_MAX: usize = 9_000;
 /// One message to a client: what a peer sent, with room for the header around it.
-const SLOT_BYTES: usize = HEADROOM_BYTES + DATAGRAM_BYTES_MAX + TAILROOM_BYTES;
+pub(crate) const SLOT_BYTES: usize = HEADROOM_BYTES + DATAGRAM_BYTES_MAX + TAILROOM_BYTES;
 /// With few sockets ready, each is read until it is empty, so that a burst leaves as one; with many, once, since the poll
 /// that reports them again is shared by all of them.
 const READY_FEW: usize = 16;
@@ -152,7 +152,7 @@ impl Worker {
             let mut action = server.handle_client(now, client, datagram.data, buffer);
             let mut sockets = Vec::new();
             while let Action::Bind(pending) = action {
-                (action, sockets) = try_bind(server, now, pending, buffer);
+                (action, sockets) = bind_pending(server, now, pending, buffer);
             }
             match action {
                 Action::ToPeer { allocation, family, peer, payload } => {
@@ -250,7 +250,7 @@ impl Worker {
     }
 }
 
-fn try_bind(
+pub(crate) fn bind_pending(
     server: &mut Server,
     now: Instant,
     pending: Box<Pending>,

@@ -18,6 +18,7 @@ struct Process {
     child: Child,
     log: Arc<Mutex<String>>,
     udp: SocketAddr,
+    tcp: SocketAddr,
     admin: SocketAddr,
 }
 
@@ -46,10 +47,12 @@ impl Process {
                 log.push('\n');
             }
         });
-        let mut process = Self { child, log, udp: ([0; 4], 0).into(), admin: ([0; 4], 0).into() };
+        let mut process =
+            Self { child, log, udp: ([0; 4], 0).into(), tcp: ([0; 4], 0).into(), admin: ([0; 4], 0).into() };
         process.wait_for("Relay is running");
         let text = process.log();
         process.udp = field(&text, "udp");
+        process.tcp = field(&text, "tcp");
         process.admin = field(&text, "admin");
         process
     }

@@ -193,6 +193,11 @@ impl Server {
         self.draining
     }
 
+    /// Whether the client owns an allocation.
+    pub fn has_allocation(&self, client: &Client) -> bool {
+        self.place_of(client).is_some()
+    }
+
     pub fn allocations(&self) -> usize {
         self.allocations.len()
     }

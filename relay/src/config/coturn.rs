@@ -28,7 +28,6 @@ pub(super) struct Draft {
     admin_ip: Option<IpAddr>,
     admin_port: Option<u16>,
     pub(super) rest: bool,
-    no_udp: bool,
 }
 
 /// One line of a file, for `--check-config` and for the log. The value may be a secret and is not kept.
@@ -54,8 +53,6 @@ pub enum CoturnError {
     Refused { line: usize, key: String, reason: &'static str },
     #[error("line {line}: {key}: {message}")]
     Value { line: usize, key: String, message: String },
-    #[error("no-udp leaves nothing to serve: only UDP is")]
-    NothingServed,
     #[error("use-auth-secret needs a static-auth-secret")]
     NoSecret,
 }
@@ -95,11 +92,6 @@ pub(crate) fn read(text: &str, lenient: bool) -> Result<Read, CoturnError> {
 }
 
 impl Draft {
-    pub(super) fn set_no_udp(&mut self, value: &str) -> Result<(), String> {
-        self.no_udp = flag(value)?;
-        Ok(())
-    }
-
     pub(super) fn set_server_name(&mut self, value: &str) -> Result<(), String> {
         self.server_name = Some(text(value)?);
         Ok(())
@@ -129,9 +121,6 @@ impl Draft {
     }
 
     fn finish(mut self) -> Result<Settings, CoturnError> {
-        if self.no_udp {
-            return Err(CoturnError::NothingServed);
-        }
         if self.rest && self.settings.secret.is_empty() {
             return Err(CoturnError::NoSecret);
         }

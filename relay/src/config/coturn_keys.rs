@@ -6,7 +6,8 @@ use relay_core::AddressRange;
 use super::coturn::Treatment::{self, Done, Ignored, Met, Refused};
 use super::coturn::{flag, parse, text};
 
-const UDP_ONLY: &str = "only UDP is served";
+const NO_DTLS: &str = "DTLS is not offered";
+const CHOSEN: &str = "the TLS library chooses, and nothing weak is among its choices";
 const LOGS: &str = "logs go to standard error, and log-filter says how much";
 const ONE_REALM: &str = "there is one realm";
 const NO_DATABASE: &str = "there is no database: users and secrets come from files";
@@ -64,11 +65,11 @@ pub(super) const KEYS: &[(&str, Treatment)] = &[
     ("software-attribute", Done(|d, v| text(v).map(|name| d.settings.software = Some(name)))),
     ("stun-only", Done(|d, v| flag(v).map(|on| d.settings.stun_only = on))),
     ("no-stun", Done(|d, v| flag(v).map(|on| d.settings.no_stun = on))),
-    ("no-udp", Done(|d, v| d.set_no_udp(v))),
+    ("no-udp", Done(|d, v| flag(v).map(|on| d.settings.no_udp = on))),
     ("no-udp-relay", Done(|d, v| flag(v).map(|on| d.settings.stun_only = on))),
     ("no-tcp-relay", Met),
-    ("no-tcp", Met),
-    ("no-tls", Met),
+    ("no-tcp", Done(|d, v| flag(v).map(|on| d.settings.no_tcp = on))),
+    ("no-tls", Done(|d, v| flag(v).map(|on| d.settings.no_tls = on))),
     ("no-dtls", Met),
     ("no-rfc5780", Met),
     ("no-stun-backward-compatibility", Met),
@@ -84,25 +85,25 @@ pub(super) const KEYS: &[(&str, Treatment)] = &[
     ("keep-address-family", Ignored("a client that wants IPv6 asks for it")),
     ("mobility", Refused("RFC 8016 is not offered")),
     ("udp-self-balance", Ignored("threads share one port")),
-    ("aux-server", Ignored(UDP_ONLY)),
+    ("aux-server", Ignored("name its address with listening-ip")),
     // TLS
-    ("tls-listening-port", Ignored(UDP_ONLY)),
-    ("alt-tls-listening-port", Ignored(UDP_ONLY)),
-    ("cert", Ignored(UDP_ONLY)),
-    ("pkey", Ignored(UDP_ONLY)),
-    ("pkey-pwd", Ignored(UDP_ONLY)),
-    ("CA-file", Ignored(UDP_ONLY)),
-    ("dtls", Ignored(UDP_ONLY)),
-    ("tcp-proxy-port", Ignored(UDP_ONLY)),
-    ("acme-redirect", Ignored(UDP_ONLY)),
-    ("cipher-list", Ignored(UDP_ONLY)),
-    ("ec-curve-name", Ignored(UDP_ONLY)),
-    ("dh-file", Ignored(UDP_ONLY)),
-    ("dh566", Ignored(UDP_ONLY)),
-    ("dh1066", Ignored(UDP_ONLY)),
+    ("tls-listening-port", Done(|d, v| parse(v).map(|port| d.settings.tls_port = Some(port)))),
+    ("alt-tls-listening-port", Ignored("RFC 5780 is not offered")),
+    ("cert", Done(|d, v| text(v).map(|path| d.settings.tls_cert = Some(path.into())))),
+    ("pkey", Done(|d, v| text(v).map(|path| d.settings.tls_key = Some(path.into())))),
+    ("pkey-pwd", Ignored("keys are not decrypted: protect the file")),
+    ("CA-file", Ignored("certificates of clients are not asked for")),
+    ("dtls", Ignored(NO_DTLS)),
+    ("tcp-proxy-port", Done(|d, v| parse(v).map(|port| d.settings.proxy_port = Some(port)))),
+    ("acme-redirect", Ignored("HTTP is not served")),
+    ("cipher-list", Ignored(CHOSEN)),
+    ("ec-curve-name", Ignored(CHOSEN)),
+    ("dh-file", Ignored(CHOSEN)),
+    ("dh566", Ignored(CHOSEN)),
+    ("dh1066", Ignored(CHOSEN)),
     ("no-tlsv1", Met),
     ("no-tlsv1_1", Met),
-    ("no-tlsv1_2", Met),
+    ("no-tlsv1_2", Done(|d, v| flag(v).map(|on| d.settings.tls13_only = on))),
     ("tlsv1", Refused("TLS 1.0 is broken")),
     // How it runs
     ("relay-threads", Done(|d, v| parse(v).map(|n: u16| d.settings.threads = (n > 0).then_some(n)))),
