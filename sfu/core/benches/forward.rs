@@ -43,7 +43,7 @@ impl Bench {
             .map(|index| self.publisher.packet((111, false), (index, 960 * index as u32, ssrc), Some(30), &PAYLOAD))
             .collect();
         self.index += PACKETS;
-        let path = Path { remote: self.publisher.address };
+        let path = Path::udp(self.publisher.address);
         let mut took = Duration::ZERO;
         let allocations = allocation_counter::measure(|| {
             let started = now();

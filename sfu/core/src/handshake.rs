@@ -4,10 +4,10 @@
 //! nobody's handshake holds up another's; only so many are under way at once, so that of a storm of joins the first are
 //! done early instead of all of them late. Here is no cryptography and no thread.
 
-use std::{collections::VecDeque, fmt, net::SocketAddr, sync::Arc, time::Instant};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Instant};
 
 use crate::{
-    DropReason, DtlsRole, Event, Fingerprint, GoneReason, PeerId,
+    DropReason, DtlsRole, Event, Fingerprint, GoneReason, Path, PeerId,
     dtls::{Channel, Datagrams, Established, Input},
     node::Node,
     peer::{Handshakes, Peer},
@@ -254,8 +254,8 @@ impl Node {
         self.desk.queue(&mut peer.secure, peer.id);
     }
 
-    pub(crate) fn receive_dtls(&mut self, remote: SocketAddr, bytes: &[u8]) -> Result<(), DropReason> {
-        let key = *self.addresses.get(&remote).ok_or(DropReason::UnknownAddress)?;
+    pub(crate) fn receive_dtls(&mut self, path: Path, bytes: &[u8]) -> Result<(), DropReason> {
+        let key = *self.addresses.get(&path).ok_or(DropReason::UnknownAddress)?;
         self.counters.dtls_received += 1;
         let peer = &mut self.peers[key];
         if matches!(peer.secure.stage, Stage::Unproven | Stage::Over) {
@@ -317,7 +317,7 @@ impl Node {
         };
         let opener = srtp::Opener::new(*profile, theirs, self.limits.ssrcs_per_peer)?;
         let sealer = srtp::Sealer::new(*profile, ours)?;
-        let Some(to) = peer.ice.selected() else { return Ok(()) };
+        let to = peer.ice.selected().unwrap_or(Path::NOWHERE);
         let room = &mut self.rooms[peer.room];
         let place = room.add_listener((key, to), peer.profile, peer.places, sealer, &mut self.rng);
         peer.opener = Some(opener);

@@ -12,7 +12,7 @@ use rand::Rng;
 use rand_chacha::ChaCha20Rng;
 use stun::{AttributeType, Class, IntegrityKey, Message, Method, Writer};
 
-use crate::{DropReason, IceCredentials};
+use crate::{DropReason, IceCredentials, Path};
 
 /// Local user fragment: 48 random bits, of fixed length so that it looks up without parsing. RFC 8445 section 5.3 asks
 /// for 24 bits or more.
@@ -52,6 +52,10 @@ pub(crate) fn credentials_in_range(credentials: &IceCredentials) -> bool {
         && all_ice(&credentials.pwd)
 }
 
+/// A client that is there checks its path at least each 6 s (RFC 7675 section 5.1). One whose selected path has missed
+/// more than that and who checks from another has moved without nominating again.
+const SELECTED_STALE_AFTER: Duration = Duration::from_secs(10);
+
 /// Credentials of both sides between two restarts.
 struct Generation {
     local: Ufrag,
@@ -66,7 +70,7 @@ impl Generation {
 }
 
 struct ValidPath {
-    remote: SocketAddr,
+    path: Path,
     last_check: Instant,
 }
 
@@ -75,7 +79,7 @@ pub(crate) struct Agent {
     /// Until the new generation nominates, checks with the old one keep the old path alive (RFC 8445 section 9).
     previous: Option<Generation>,
     paths: Vec<ValidPath>,
-    selected: Option<SocketAddr>,
+    selected: Option<Path>,
 }
 
 /// What an authenticated request asks for.
@@ -95,7 +99,7 @@ pub(crate) enum Check {
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Change {
     pub(crate) added: bool,
-    pub(crate) removed: Option<SocketAddr>,
+    pub(crate) removed: Option<Path>,
     pub(crate) selected: bool,
     /// The user fragment of the generation that ended.
     pub(crate) retired: Option<Ufrag>,
@@ -134,30 +138,30 @@ impl Agent {
     }
 
     /// Where media goes: the nominated address, before that the first one that passed a check.
-    pub(crate) fn selected(&self) -> Option<SocketAddr> {
+    pub(crate) fn selected(&self) -> Option<Path> {
         self.selected
     }
 
-    pub(crate) fn paths(&self) -> impl Iterator<Item = SocketAddr> {
-        self.paths.iter().map(|path| path.remote)
+    pub(crate) fn paths(&self) -> impl Iterator<Item = Path> {
+        self.paths.iter().map(|known| known.path)
     }
 
-    pub(crate) fn last_check_from(&self, remote: SocketAddr) -> Option<Instant> {
-        self.paths.iter().find(|path| path.remote == remote).map(|path| path.last_check)
+    pub(crate) fn last_check_from(&self, path: Path) -> Option<Instant> {
+        self.paths.iter().find(|known| known.path == path).map(|known| known.last_check)
     }
 
     /// Consent is given for a path, not for a peer (RFC 7675 section 5.1): names one whose consent has run out.
-    pub(crate) fn expired_path(&self, now: Instant, consent: Duration) -> Option<SocketAddr> {
-        let expired = |path: &&ValidPath| now.saturating_duration_since(path.last_check) >= consent;
-        self.paths.iter().find(expired).map(|path| path.remote)
+    pub(crate) fn expired_path(&self, now: Instant, consent: Duration) -> Option<Path> {
+        let expired = |known: &&ValidPath| now.saturating_duration_since(known.last_check) >= consent;
+        self.paths.iter().find(expired).map(|known| known.path)
     }
 
     /// Nothing goes there any more: consent has run out, or another peer has shown that the address is its own now.
     /// Where it was selected, the path that was checked last takes its place.
-    pub(crate) fn forget(&mut self, remote: SocketAddr) {
-        self.paths.retain(|path| path.remote != remote);
-        if self.selected == Some(remote) {
-            self.selected = self.paths.iter().max_by_key(|path| path.last_check).map(|path| path.remote);
+    pub(crate) fn forget(&mut self, path: Path) {
+        self.paths.retain(|known| known.path != path);
+        if self.selected == Some(path) {
+            self.selected = self.paths.iter().max_by_key(|known| known.last_check).map(|known| known.path);
         }
     }
 
@@ -192,21 +196,23 @@ impl Agent {
     pub(crate) fn validate(
         &mut self,
         now: Instant,
-        remote: SocketAddr,
+        path: Path,
         (nominates, current): (bool, bool),
         paths_max: usize,
     ) -> Change {
         let mut change = Change::default();
-        if let Some(path) = self.paths.iter_mut().find(|path| path.remote == remote) {
-            path.last_check = now;
+        if let Some(known) = self.paths.iter_mut().find(|known| known.path == path) {
+            known.last_check = now;
         } else {
             change.added = true;
             change.removed = self.make_room(paths_max);
-            self.paths.push(ValidPath { remote, last_check: now });
+            self.paths.push(ValidPath { path, last_check: now });
         }
+        let selected_at = self.selected.and_then(|selected| self.last_check_from(selected));
+        let is_stale = selected_at.is_none_or(|at| now.saturating_duration_since(at) >= SELECTED_STALE_AFTER);
         // The old generation may still nominate; the first nomination of the new one ends it.
-        if self.selected.is_none() || (nominates && self.selected != Some(remote)) {
-            self.selected = Some(remote);
+        if is_stale || (nominates && self.selected != Some(path)) {
+            self.selected = Some(path);
             change.selected = true;
         }
         if nominates && current {
@@ -215,13 +221,13 @@ impl Agent {
         change
     }
 
-    fn make_room(&mut self, paths_max: usize) -> Option<SocketAddr> {
+    fn make_room(&mut self, paths_max: usize) -> Option<Path> {
         if self.paths.len() < paths_max {
             return None;
         }
-        let others = self.paths.iter().enumerate().filter(|(_, path)| Some(path.remote) != self.selected);
-        let (oldest, _) = others.min_by_key(|(_, path)| path.last_check)?;
-        Some(self.paths.swap_remove(oldest).remote)
+        let others = self.paths.iter().enumerate().filter(|(_, known)| Some(known.path) != self.selected);
+        let (oldest, _) = others.min_by_key(|(_, known)| known.last_check)?;
+        Some(self.paths.swap_remove(oldest).path)
     }
 }
 
@@ -282,8 +288,8 @@ mod tests {
         IceCredentials { ufrag: "peer".into(), pwd: "p".repeat(22) }
     }
 
-    fn address(port: u16) -> SocketAddr {
-        ([192, 0, 2, 1], port).into()
+    fn address(port: u16) -> Path {
+        Path::udp(([192, 0, 2, 1], port).into())
     }
 
     /// The agent's own clock starts at an arbitrary instant.

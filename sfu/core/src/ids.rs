@@ -1,6 +1,9 @@
 //! Newtypes at the borders where two numbers could be swapped. No names, no strings: the shell maps those.
 
-use std::fmt;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 /// A room inside one shard. Chosen by the shell, never reused while the room lives.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -68,14 +71,38 @@ impl Mid {
     }
 }
 
-/// The two ends of a datagram. Addresses of people do not print (only the port does).
+/// Between the shard and a peer: the shard has one port for each transport, so the remote end tells paths apart.
+/// Addresses of people do not print (only the port does).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Path {
-    pub remote: std::net::SocketAddr,
+    pub transport: Transport,
+    pub remote: SocketAddr,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Transport {
+    Udp,
+    /// A connection that the peer has opened, with a length before each datagram (RFC 6544, RFC 4571).
+    Tcp,
+}
+
+impl Path {
+    /// Leads nowhere: of a peer that has lost its last connection and may come back.
+    pub(crate) const NOWHERE: Self = Self::tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
+
+    #[must_use]
+    pub const fn udp(remote: SocketAddr) -> Self {
+        Self { transport: Transport::Udp, remote }
+    }
+
+    #[must_use]
+    pub const fn tcp(remote: SocketAddr) -> Self {
+        Self { transport: Transport::Tcp, remote }
+    }
 }
 
 impl fmt::Debug for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Path(_:{})", self.remote.port())
+        write!(f, "Path({:?} _:{})", self.transport, self.remote.port())
     }
 }

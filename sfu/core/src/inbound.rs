@@ -2,16 +2,13 @@
 //! (RFC 5761). Media and DTLS count only from addresses that passed an authenticated ICE check; a stranger costs one
 //! table look-up and one counter and leaves nothing behind.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use srtp::{OpenError, RtpHeader};
 use stun::{Class, Message, Method};
 
 use crate::{
-    Counters, DropReason, GoneReason, assign,
+    Counters, DropReason, GoneReason, Path, assign,
     events::{Events, Queued},
     ice::{ANSWER_BYTES_MAX, Check, Ufrag, answer},
     node::Node,
@@ -32,13 +29,13 @@ const ADDRESS_STALE_AFTER: Duration = Duration::from_secs(15);
 
 impl Node {
     /// Most frequent first: media, then checks, then handshakes.
-    pub(crate) fn receive(&mut self, now: Instant, remote: SocketAddr, bytes: &mut [u8]) {
+    pub(crate) fn receive(&mut self, now: Instant, path: Path, bytes: &mut [u8]) {
         self.counters.datagrams_received += 1;
         self.counters.bytes_received += bytes.len() as u64;
         let received = match bytes.first() {
-            Some(128..=191) => self.receive_media(now, remote, bytes),
-            Some(0..=3) => self.receive_stun(now, remote, bytes),
-            Some(20..=63) => self.receive_dtls(remote, bytes),
+            Some(128..=191) => self.receive_media(now, path, bytes),
+            Some(0..=3) => self.receive_stun(now, path, bytes),
+            Some(20..=63) => self.receive_dtls(path, bytes),
             _ => Err(DropReason::UnknownProtocol),
         };
         if let Err(reason) = received {
@@ -46,8 +43,8 @@ impl Node {
         }
     }
 
-    fn receive_media(&mut self, now: Instant, remote: SocketAddr, bytes: &mut [u8]) -> Result<(), DropReason> {
-        let key = *self.addresses.get(&remote).ok_or(DropReason::UnknownAddress)?;
+    fn receive_media(&mut self, now: Instant, path: Path, bytes: &mut [u8]) -> Result<(), DropReason> {
+        let key = *self.addresses.get(&path).ok_or(DropReason::UnknownAddress)?;
         match bytes.get(1) {
             // RFC 5761 section 4: payload types 64-95 with the marker bit are RTCP.
             Some(192..=223) => self.receive_rtcp(now, key, bytes),
@@ -149,37 +146,37 @@ impl Node {
         read.map_err(|_| DropReason::RtcpMalformed)
     }
 
-    fn receive_stun(&mut self, now: Instant, remote: SocketAddr, bytes: &[u8]) -> Result<(), DropReason> {
+    fn receive_stun(&mut self, now: Instant, path: Path, bytes: &[u8]) -> Result<(), DropReason> {
         let request = Message::parse(bytes).map_err(|_| DropReason::StunMalformed)?;
         if (request.class(), request.method()) != (Class::Request, Method::BINDING) {
             return Err(DropReason::StunIgnored);
         }
         let ufrag = request.username().and_then(Ufrag::of_username).ok_or(DropReason::StunUnknownUser)?;
         let key = *self.ufrags.get(&ufrag).ok_or(DropReason::StunUnknownUser)?;
-        if self.belongs_to_another(now, remote, key) {
+        if self.belongs_to_another(now, path, key) {
             return Err(DropReason::StunRefused);
         }
         let (check, integrity) = self.peers[key].ice.check(&request)?;
         let place = self.outbox.reserve(ANSWER_BYTES_MAX).ok_or(DropReason::TransmitsFull)?;
-        let written = answer(place, &request, check, remote, integrity);
+        let written = answer(place, &request, check, path.remote, integrity);
         let len = written.map_err(|_| DropReason::StunRefused)?;
-        self.outbox.commit(remote, len);
+        self.outbox.commit(path, len);
         let Check::Valid { nominates, current } = check else { return Err(DropReason::StunRefused) };
         self.counters.stun_answered += 1;
-        self.validate(now, key, remote, (nominates, current));
+        self.validate(now, key, path, (nominates, current));
         Ok(())
     }
 
-    fn belongs_to_another(&self, now: Instant, remote: SocketAddr, key: usize) -> bool {
-        let Some(&owner) = self.addresses.get(&remote) else { return false };
-        let checked_at = self.peers[owner].ice.last_check_from(remote);
+    fn belongs_to_another(&self, now: Instant, path: Path, key: usize) -> bool {
+        let Some(&owner) = self.addresses.get(&path) else { return false };
+        let checked_at = self.peers[owner].ice.last_check_from(path);
         owner != key && checked_at.is_some_and(|at| now.saturating_duration_since(at) < ADDRESS_STALE_AFTER)
     }
 
-    fn validate(&mut self, now: Instant, key: usize, remote: SocketAddr, flags: (bool, bool)) {
+    fn validate(&mut self, now: Instant, key: usize, path: Path, flags: (bool, bool)) {
         let peer = &mut self.peers[key];
         hear(peer, key, now, (&mut self.events, &mut self.counters));
-        let change = peer.ice.validate(now, remote, flags, self.limits.paths_per_peer);
+        let change = peer.ice.validate(now, path, flags, self.limits.paths_per_peer);
         if let Some(retired) = change.retired {
             self.ufrags.remove(&retired);
         }
@@ -189,21 +186,38 @@ impl Node {
         if change.selected
             && let Some(place) = peer.listener
         {
-            self.rooms[peer.room].listeners[place].to = remote;
+            self.rooms[peer.room].listeners[place].to = path;
         }
         if change.added
-            && let Some(owner) = self.addresses.insert(remote, key)
+            && let Some(owner) = self.addresses.insert(path, key)
             && owner != key
         {
-            self.lose_address(now, owner, remote);
+            self.lose_address(now, owner, path);
         }
         self.start_handshake(key);
     }
 
-    /// The peer goes on with another of its addresses, or ends.
-    pub(crate) fn lose_address(&mut self, now: Instant, key: usize, remote: SocketAddr) {
+    /// The connection of a path has ended: nothing counts from there any more, and nothing goes there, until it passes a
+    /// check again. A peer without another path has the consent time to come back with one.
+    pub fn handle_disconnect(&mut self, path: Path) {
+        let Some(key) = self.addresses.remove(&path) else { return };
         let peer = &mut self.peers[key];
-        peer.ice.forget(remote);
+        peer.ice.forget(path);
+        if let Some(place) = peer.listener {
+            self.rooms[peer.room].listeners[place].to = peer.ice.selected().unwrap_or(Path::NOWHERE);
+        }
+    }
+
+    /// Whether a peer has proven this path to be its own.
+    #[must_use]
+    pub fn is_proven(&self, path: Path) -> bool {
+        self.addresses.contains_key(&path)
+    }
+
+    /// The peer goes on with another of its addresses, or ends.
+    pub(crate) fn lose_address(&mut self, now: Instant, key: usize, path: Path) {
+        let peer = &mut self.peers[key];
+        peer.ice.forget(path);
         match (peer.ice.selected(), peer.listener) {
             (None, _) => self.evict(now, key, GoneReason::ConsentExpired),
             (Some(selected), Some(place)) => self.rooms[peer.room].listeners[place].to = selected,

@@ -5,7 +5,6 @@
 use std::{
     collections::HashMap,
     fmt,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -37,14 +36,14 @@ pub enum NodeError {
 /// A datagram to send. Borrowed from the node's output arena until [`Node::clear_transmits`].
 #[derive(Clone, Copy)]
 pub struct Transmit<'a> {
-    pub to: SocketAddr,
+    pub to: Path,
     pub payload: &'a [u8],
 }
 
 /// Addresses of people do not print.
 impl fmt::Debug for Transmit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Transmit(_:{}, {} bytes)", self.to.port(), self.payload.len())
+        write!(f, "Transmit({:?}, {} bytes)", self.to, self.payload.len())
     }
 }
 
@@ -87,7 +86,7 @@ pub struct Node {
     pub(crate) peer_keys: HashMap<PeerId, usize>,
     pub(crate) room_keys: HashMap<RoomId, usize>,
     /// Only addresses that passed an authenticated check.
-    pub(crate) addresses: HashMap<SocketAddr, usize>,
+    pub(crate) addresses: HashMap<Path, usize>,
     pub(crate) ufrags: HashMap<Ufrag, usize>,
     pub(crate) outbox: Outbox,
     pub(crate) timers: Timers,
@@ -123,7 +122,7 @@ impl Node {
 
     /// Never fails: what cannot be used is dropped and counted. `bytes` is opened in place.
     pub fn handle_datagram(&mut self, now: Instant, path: Path, bytes: &mut [u8]) {
-        self.receive(now, path.remote, bytes);
+        self.receive(now, path, bytes);
     }
 
     pub fn handle_command(&mut self, now: Instant, command: Command) -> Result<Reply, CommandError> {

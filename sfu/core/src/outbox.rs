@@ -2,9 +2,7 @@
 //! and the shell can hand the bytes to the kernel without a copy. Bounded: what does not fit is refused to the caller,
 //! who counts it.
 
-use std::net::SocketAddr;
-
-use crate::Transmit;
+use crate::{Path, Transmit};
 
 pub(crate) struct Outbox {
     bytes: Box<[u8]>,
@@ -14,7 +12,7 @@ pub(crate) struct Outbox {
 }
 
 struct Entry {
-    to: SocketAddr,
+    to: Path,
     start: usize,
     len: usize,
 }
@@ -40,14 +38,14 @@ impl Outbox {
 
     /// Keeps the first `len` bytes of what was reserved last.
     #[inline]
-    pub(crate) fn commit(&mut self, to: SocketAddr, len: usize) {
+    pub(crate) fn commit(&mut self, to: Path, len: usize) {
         debug_assert!(self.used + len <= self.bytes.len());
         self.entries.push(Entry { to, start: self.used, len });
         self.used += len;
     }
 
     /// `false` when it does not fit.
-    pub(crate) fn push(&mut self, to: SocketAddr, datagram: &[u8]) -> bool {
+    pub(crate) fn push(&mut self, to: Path, datagram: &[u8]) -> bool {
         let Some(place) = self.reserve(datagram.len()) else { return false };
         place.copy_from_slice(datagram);
         self.commit(to, datagram.len());
@@ -74,8 +72,8 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    fn to() -> SocketAddr {
-        ([192, 0, 2, 1], 1000).into()
+    fn to() -> Path {
+        Path::udp(([192, 0, 2, 1], 1000).into())
     }
 
     #[test]

@@ -2,14 +2,14 @@
 //! behind the other, with the sealing half of their SRTP inside, so that forwarding walks memory in order. Where packets
 //! come from is not known here.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use rand::Rng;
 use rand_chacha::ChaCha20Rng;
 use srtp::{OVERHEAD_BYTES_MAX, Sealer};
 
 use crate::{
-    Counters, DropReason, HeaderProfile, Limits, PeerId, RoomId, SlotAssignment, TrackKind,
+    Counters, DropReason, HeaderProfile, Limits, Path, PeerId, RoomId, SlotAssignment, TrackKind,
     outbox::Outbox,
     slot::{FIRST_SEQUENCE_END, FIRST_SEQUENCE_MIN, Holder, Slot, Stream},
     stamp::{Outgoing, Rendering},
@@ -33,7 +33,7 @@ pub(crate) struct Room {
 }
 
 pub(crate) struct Listener {
-    pub(crate) to: SocketAddr,
+    pub(crate) to: Path,
     /// Key in the node's table of peers.
     pub(crate) key: usize,
     /// Slots that it receives, by kind.
@@ -102,7 +102,7 @@ impl Room {
     /// Answers its place.
     pub(crate) fn add_listener(
         &mut self,
-        (key, to): (usize, SocketAddr),
+        (key, to): (usize, Path),
         profile: HeaderProfile,
         places: [u8; 2],
         sealer: Sealer,

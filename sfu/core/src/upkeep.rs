@@ -43,15 +43,19 @@ impl Node {
         self.limit_turn(now, key);
         let peer = &mut self.peers[key];
         let id = peer.id;
-        while let Some(remote) = self.peers[key].ice.expired_path(now, self.limits.consent_timeout) {
-            self.addresses.remove(&remote);
-            self.lose_address(now, key, remote);
+        while let Some(path) = self.peers[key].ice.expired_path(now, self.limits.consent_timeout) {
+            self.addresses.remove(&path);
+            self.lose_address(now, key, path);
             if !self.peer_keys.contains_key(&id) {
                 return;
             }
         }
         let peer = &mut self.peers[key];
-        if !peer.presence.idle && now.saturating_duration_since(peer.heard_at) >= self.limits.idle_after {
+        let silence = now.saturating_duration_since(peer.heard_at);
+        if peer.is_established() && peer.ice.selected().is_none() && silence >= self.limits.consent_timeout {
+            return self.evict(now, key, GoneReason::ConsentExpired);
+        }
+        if !peer.presence.idle && silence >= self.limits.idle_after {
             peer.presence.idle = true;
         }
         // Also when the queue had no place for it before.

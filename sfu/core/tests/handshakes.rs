@@ -13,9 +13,9 @@ use sim::{Client, Endpoint, World};
 /// Lets the client and the node talk, but leaves the handshake work to the test.
 fn exchange(world: &mut World, client: &mut Client) {
     while let Some((from, mut datagram)) = client.transmit(world.now) {
-        world.node.handle_datagram(world.now, Path { remote: from }, &mut datagram);
+        world.node.handle_datagram(world.now, Path::udp(from), &mut datagram);
     }
-    let sent: Vec<_> = world.node.transmits().map(|sent| (sent.to, sent.payload.to_vec())).collect();
+    let sent: Vec<_> = world.node.transmits().map(|sent| (sent.to.remote, sent.payload.to_vec())).collect();
     world.node.clear_transmits();
     for (to, datagram) in sent {
         assert_eq!(to, client.address);
@@ -46,7 +46,7 @@ fn datagrams_of_a_storm_of_joins_only_queue_work() {
     let hellos: Vec<_> = clients.iter_mut().map(|client| client.transmit(world.now).unwrap()).collect();
     let (mut paths, mut bytes) = (Vec::new(), Vec::new());
     for (from, datagram) in hellos {
-        paths.push(Path { remote: from });
+        paths.push(Path::udp(from));
         bytes.push(datagram);
     }
     let allocations = allocation_counter::measure(|| {

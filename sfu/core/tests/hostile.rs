@@ -51,7 +51,7 @@ fn a_hundred_thousand_forged_datagrams_get_no_answer_and_leave_nothing() {
     for n in 0..100_000 {
         let mut datagram = forged(&mut rng, n % 5, &ufrag);
         let from = stranger(&mut rng);
-        world.node.handle_datagram(world.now, Path { remote: from }, &mut datagram);
+        world.node.handle_datagram(world.now, Path::udp(from), &mut datagram);
     }
     assert_eq!(world.node.transmit_count(), 0);
     assert_eq!(world.node.sizes(), before);

@@ -20,7 +20,7 @@ fn forwarding_to_fifty_listeners_allocates_nothing() {
     let mut packets: Vec<Vec<u8>> = (0..1_100u64)
         .map(|n| publisher.packet((111, false), (100 + n, 960 * n as u32, ssrc), Some(30), &[7; 80]))
         .collect();
-    let path = Path { remote: publisher.address };
+    let path = Path::udp(publisher.address);
     let mut forward = |packets: &mut [Vec<u8>]| {
         let mut sent = 0;
         for packet in packets {

@@ -159,7 +159,7 @@ impl Shard {
             return false;
         };
         for datagram in self.received.iter_mut() {
-            let path = Path { remote: datagram.remote };
+            let path = Path::udp(datagram.remote);
             for bytes in datagram.into_segments() {
                 self.node.handle_datagram(now, path, bytes);
             }
@@ -248,7 +248,8 @@ fn send(node: &mut Node, sending: &mut SendBatch, socket: &Socket, counters: &mu
     if node.transmit_count() == 0 {
         return;
     }
-    let transmits = node.transmits().map(|out| Transmit { to: out.to, payload: out.payload, segment_size: None });
+    let transmits =
+        node.transmits().map(|out| Transmit { to: out.to.remote, payload: out.payload, segment_size: None });
     let report = sending.send(socket, transmits);
     counters.send_calls += report.syscalls as u64;
     counters.send_dropped += report.dropped as u64;

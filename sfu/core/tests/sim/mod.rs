@@ -89,7 +89,7 @@ impl World {
 
     /// A datagram from anywhere.
     pub(crate) fn inject(&mut self, from: SocketAddr, datagram: &[u8]) {
-        self.node.handle_datagram(self.now, Path { remote: from }, &mut datagram.to_vec());
+        self.node.handle_datagram(self.now, Path::udp(from), &mut datagram.to_vec());
     }
 
     /// Delivers until nobody has anything to say at this instant.
@@ -100,7 +100,7 @@ impl World {
                 while let Some((from, mut datagram)) = endpoint.transmit(self.now) {
                     quiet = false;
                     if !self.blocked.contains(&from) {
-                        self.node.handle_datagram(self.now, Path { remote: from }, &mut datagram);
+                        self.node.handle_datagram(self.now, Path::udp(from), &mut datagram);
                     }
                 }
             }
@@ -115,7 +115,7 @@ impl World {
     /// Hands the node's output to the endpoints.
     fn deliver(&mut self, endpoints: &mut [&mut dyn Endpoint]) -> bool {
         let sent: Vec<(SocketAddr, Vec<u8>)> =
-            self.node.transmits().map(|transmit| (transmit.to, transmit.payload.to_vec())).collect();
+            self.node.transmits().map(|transmit| (transmit.to.remote, transmit.payload.to_vec())).collect();
         self.node.clear_transmits();
         while let Some(event) = self.node.poll_event() {
             self.events.push(event);
@@ -153,7 +153,8 @@ impl World {
             self.node.handle_timeout(self.now);
             self.node.run_handshakes(self.now);
         }
-        let sent: Vec<_> = self.node.transmits().map(|transmit| (transmit.to, transmit.payload.to_vec())).collect();
+        let sent: Vec<_> =
+            self.node.transmits().map(|transmit| (transmit.to.remote, transmit.payload.to_vec())).collect();
         self.stray.extend(sent);
         self.node.clear_transmits();
         while let Some(event) = self.node.poll_event() {
