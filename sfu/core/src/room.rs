@@ -10,7 +10,7 @@ use srtp::{OVERHEAD_BYTES_MAX, Sealer};
 
 use crate::{
     Counters, DropReason, HeaderProfile, Limits, Path, PeerId, RoomId, SlotAssignment, TrackKind,
-    outbox::Outbox,
+    outbox::{Mark, Outbox},
     slot::{FIRST_SEQUENCE_END, FIRST_SEQUENCE_MIN, Holder, Slot, Stream},
     stamp::{Outgoing, Rendering},
 };
@@ -40,6 +40,8 @@ pub(crate) struct Listener {
     places: [u8; 2],
     rendering: usize,
     first_sequence: u16,
+    /// Where its last packet of this turn waits.
+    mark: Mark,
     pub(crate) sealer: Sealer,
 }
 
@@ -110,7 +112,7 @@ impl Room {
     ) -> usize {
         let rendering = self.use_rendering(profile);
         let first_sequence = rng.random_range(FIRST_SEQUENCE_MIN..FIRST_SEQUENCE_END);
-        self.listeners.push(Listener { to, key, places, rendering, first_sequence, sealer });
+        self.listeners.push(Listener { to, key, places, rendering, first_sequence, mark: Mark::default(), sealer });
         for slot in &mut self.slots {
             slot.streams.push(Stream::default());
         }
@@ -233,7 +235,7 @@ impl Listener {
         packet[2..4].copy_from_slice(&(index as u16).to_be_bytes());
         match self.sealer.seal_rtp(packet, rendering.header_len, len, index) {
             Ok(sealed) => {
-                outbox.commit(self.to, sealed);
+                outbox.commit_behind(&mut self.mark, self.to, sealed);
                 counters.rtp_forwarded += 1;
             }
             Err(_) => counters.drop(DropReason::SealExhausted),

@@ -83,10 +83,11 @@ fn program_sound_has_slots_of_its_own() {
     });
     let mut voice = Client::connected(&mut world, 2, |_| {});
     let mut listener = Client::connected(&mut world, 3, |join| join.tracks.clear());
-    desktop.send(0, b"music", None, false);
+    desktop.send(0, b"a bar of music", None, false);
     voice.speak(b"hello");
     world.settle(&mut [&mut desktop, &mut voice, &mut listener]);
-    assert_eq!(listener.heard(), [&b"music"[..], b"hello"]);
+    // The longer packet of two streams leaves first.
+    assert_eq!(listener.heard(), [&b"a bar of music"[..], b"hello"]);
     assert_eq!(listener.received[0].ssrc, listener.slot(TrackKind::Program, 0));
     assert_eq!(listener.received[1].ssrc, listener.slot(TrackKind::Mic, 0));
     assert_eq!(listener.received[0].level, None);

@@ -1,4 +1,6 @@
-//! Sending any number of datagrams with few `sendmmsg` calls. One bad destination costs only its own datagram.
+//! Sending any number of datagrams with few `sendmmsg` calls. One bad destination costs only its own datagram. Neighbours
+//! that go to one destination leave in one piece where their sizes allow it (`UDP_SEGMENT`): for the kernel that is the
+//! price of one.
 
 use std::fmt;
 use std::io;
@@ -31,15 +33,28 @@ pub struct SendReport {
 
 /// Message headers for a number of datagrams, used again for each call.
 pub struct SendBatch {
-    /// The headers point into the other slices, from construction on.
+    /// The headers point into the other slices.
     headers: Fixed<libc::mmsghdr>,
+    /// Those of one header lie one behind the other.
     parts: Fixed<libc::iovec>,
     addresses: Fixed<RawAddress>,
     controls: Fixed<SegmentControl>,
-    /// How many datagrams each header stands for.
-    counts: Fixed<usize>,
+    runs: Fixed<Run>,
     /// Cleared when the kernel or the network device turns out not to segment.
     has_gso: bool,
+}
+
+/// What one header stands for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    to: Option<SocketAddr>,
+    /// Datagrams.
+    count: usize,
+    bytes: usize,
+    /// Of every datagram but the last.
+    size: usize,
+    /// Another datagram of at most `size` bytes may follow.
+    is_open: bool,
 }
 
 /// What the kernel takes in one piece (`UDP_MAX_SEGMENTS` of the kernels before 6.9).
@@ -63,14 +78,12 @@ impl SendBatch {
             parts: Fixed::new(part, capacity),
             addresses: Fixed::new(RawAddress::EMPTY, capacity),
             controls: Fixed::new(SegmentControl::new(cmsg), capacity),
-            counts: Fixed::new(0, capacity),
+            runs: Fixed::new(Run::default(), capacity),
             has_gso: true,
         };
         for at in 0..capacity {
             let header = &mut batch.headers.get_mut(at).msg_hdr;
             header.msg_name = batch.addresses.pointer(at).cast();
-            header.msg_iov = batch.parts.pointer(at);
-            header.msg_iovlen = 1;
         }
         batch
     }
@@ -104,34 +117,62 @@ impl SendBatch {
         datagrams: &mut impl Iterator<Item = Transmit<'a>>,
         report: &mut SendReport,
     ) -> usize {
-        let mut at = 0;
-        while at < self.capacity() {
-            let Some(datagram) = datagrams.next() else { break };
-            let count = segments(&datagram);
-            let Some((address, address_len)) = RawAddress::encode(datagram.to, socket.is_ipv6()) else {
-                report.drop_all(count, io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
-                continue;
-            };
-            *self.addresses.get_mut(at) = address;
-            *self.counts.get_mut(at) = count;
-            *self.parts.get_mut(at) = libc::iovec {
+        let mut headers = 0;
+        // There is a part for each datagram, so there are headers enough.
+        for part in 0..self.capacity() {
+            let Some(datagram) = self.next_of_known_family(socket, datagrams, report) else { break };
+            *self.parts.get_mut(part) = libc::iovec {
                 iov_base: datagram.payload.as_ptr().cast_mut().cast(),
                 iov_len: datagram.payload.len(),
             };
+            if headers == 0 || !self.has_gso || !self.runs.get_mut(headers - 1).takes(&datagram) {
+                self.open_run(socket, headers, part, &datagram);
+                headers += 1;
+            }
+            let at = headers - 1;
+            let run = *self.runs.get(at);
             let control = self.controls.pointer(at);
             let header = &mut self.headers.get_mut(at).msg_hdr;
-            header.msg_namelen = address_len as libc::socklen_t;
-            header.msg_control = std::ptr::null_mut();
-            header.msg_controllen = 0;
-            if count > 1 {
-                // More than one segment implies a size.
-                self.controls.get_mut(at).size = datagram.segment_size.unwrap_or_default();
+            header.msg_iovlen += 1;
+            if run.count > 1 {
+                // A run is shorter than 2^16 bytes.
+                self.controls.get_mut(at).size = run.size as u16;
                 header.msg_control = control.cast();
                 header.msg_controllen = size_of::<SegmentControl>() as _;
             }
-            at += 1;
         }
-        at
+        headers
+    }
+
+    /// Drops what this socket can never send.
+    fn next_of_known_family<'a>(
+        &self,
+        socket: &Socket,
+        datagrams: &mut impl Iterator<Item = Transmit<'a>>,
+        report: &mut SendReport,
+    ) -> Option<Transmit<'a>> {
+        datagrams.find(|datagram| {
+            let fits = socket.is_ipv6() || datagram.to.is_ipv4();
+            if !fits {
+                report.drop_all(segments(datagram), io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+            }
+            fits
+        })
+    }
+
+    /// A header for a datagram that does not follow its neighbour. Its part is counted by the caller.
+    fn open_run(&mut self, socket: &Socket, at: usize, part: usize, datagram: &Transmit<'_>) {
+        let (address, address_len) =
+            RawAddress::encode(datagram.to, socket.is_ipv6()).unwrap_or((RawAddress::EMPTY, 0));
+        *self.addresses.get_mut(at) = address;
+        *self.runs.get_mut(at) = Run::of(datagram);
+        let parts = self.parts.pointer(part);
+        let header = &mut self.headers.get_mut(at).msg_hdr;
+        header.msg_namelen = address_len as libc::socklen_t;
+        header.msg_iov = parts;
+        header.msg_iovlen = 0;
+        header.msg_control = std::ptr::null_mut();
+        header.msg_controllen = 0;
     }
 
     fn flush(&mut self, socket: &Socket, filled: usize, may_wait: &mut bool, report: &mut SendReport) {
@@ -155,7 +196,7 @@ impl SendBatch {
                 )
             };
             if let Ok(sent @ 1..) = usize::try_from(sent) {
-                report.sent += (at..at + sent).map(|sent| *self.counts.get(sent)).sum::<usize>();
+                report.sent += (at..at + sent).map(|sent| self.runs.get(sent).count).sum::<usize>();
                 at += sent;
                 continue;
             }
@@ -169,16 +210,16 @@ impl SendBatch {
                     report.syscalls += 1;
                 }
                 Refusal::QueueFull => {
-                    report.drop_all((at..filled).map(|left| *self.counts.get(left)).sum(), error);
+                    report.drop_all((at..filled).map(|left| self.runs.get(left).count).sum(), error);
                     return;
                 }
-                Refusal::NoOffload | Refusal::Datagram if *self.counts.get(at) > 1 => {
+                Refusal::NoOffload | Refusal::Datagram if self.runs.get(at).count > 1 => {
                     self.has_gso &= error.raw_os_error() != Some(libc::EIO);
                     self.send_segments(socket, at, may_wait, report);
                     at += 1;
                 }
                 Refusal::NoOffload | Refusal::Datagram => {
-                    report.drop_all(*self.counts.get(at), error);
+                    report.drop_all(self.runs.get(at).count, error);
                     at += 1;
                 }
             }
@@ -187,50 +228,80 @@ impl SendBatch {
 
     /// Whether this run cannot go out in one piece.
     fn must_split(&self, at: usize) -> bool {
-        let count = *self.counts.get(at);
-        count > 1 && (!self.has_gso || count > SEGMENTS_MAX || self.parts.get(at).iov_len > RUN_BYTES_MAX)
+        let run = self.runs.get(at);
+        run.count > 1 && (!self.has_gso || run.count > SEGMENTS_MAX || run.bytes > RUN_BYTES_MAX)
     }
 
     /// Sends the datagrams of one run by a call each.
     fn send_segments(&self, socket: &Socket, at: usize, may_wait: &mut bool, report: &mut SendReport) {
         let header = &self.headers.get(at).msg_hdr;
-        let run = self.parts.get(at);
-        let size = usize::from(self.controls.get(at).size);
-        let mut offset = 0;
-        while offset < run.iov_len {
-            let len = size.min(run.iov_len - offset);
-            report.syscalls += 1;
-            // SAFETY: the part covers a payload that the caller of `send` keeps borrowed, and offset and length stay
-            // inside it; the address is owned by `self`.
-            let sent = unsafe {
-                libc::sendto(
-                    socket.as_raw_fd(),
-                    run.iov_base.cast::<u8>().add(offset).cast(),
-                    len,
-                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-                    header.msg_name.cast(),
-                    header.msg_namelen,
-                )
-            };
-            if sent >= 0 {
-                report.sent += 1;
-                offset += len;
-                continue;
-            }
-            let error = io::Error::last_os_error();
-            match Refusal::of(&error) {
-                Refusal::Interrupted => {}
-                Refusal::QueueFull if *may_wait => {
-                    *may_wait = false;
-                    wait_for_room(socket);
-                    report.syscalls += 1;
-                }
-                Refusal::QueueFull | Refusal::NoOffload | Refusal::Datagram => {
-                    report.drop_all(1, error);
+        let size = self.runs.get(at).size.max(1);
+        for part in 0..header.msg_iovlen {
+            // SAFETY: the header has so many parts, all of them inside `self.parts`.
+            let part = unsafe { *header.msg_iov.add(part) };
+            let mut offset = 0;
+            while offset < part.iov_len {
+                let len = size.min(part.iov_len - offset);
+                report.syscalls += 1;
+                // SAFETY: the part covers a payload that the caller of `send` keeps borrowed, and offset and length stay
+                // inside it; the address is owned by `self`.
+                let sent = unsafe {
+                    libc::sendto(
+                        socket.as_raw_fd(),
+                        part.iov_base.cast::<u8>().add(offset).cast(),
+                        len,
+                        libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                        header.msg_name.cast(),
+                        header.msg_namelen,
+                    )
+                };
+                if sent >= 0 {
+                    report.sent += 1;
                     offset += len;
+                    continue;
+                }
+                let error = io::Error::last_os_error();
+                match Refusal::of(&error) {
+                    Refusal::Interrupted => {}
+                    Refusal::QueueFull if *may_wait => {
+                        *may_wait = false;
+                        wait_for_room(socket);
+                        report.syscalls += 1;
+                    }
+                    Refusal::QueueFull | Refusal::NoOffload | Refusal::Datagram => {
+                        report.drop_all(1, error);
+                        offset += len;
+                    }
                 }
             }
         }
+    }
+}
+
+impl Run {
+    fn of(datagram: &Transmit<'_>) -> Self {
+        let (count, bytes) = (segments(datagram), datagram.payload.len());
+        let size = if count > 1 { usize::from(datagram.segment_size.unwrap_or_default()) } else { bytes };
+        // A run that was given as one is left as it is; an empty datagram has no size to repeat.
+        Self { to: Some(datagram.to), count, bytes, size, is_open: count == 1 && bytes > 0 }
+    }
+
+    /// Takes the datagram in where it fits behind the others.
+    #[inline]
+    fn takes(&mut self, datagram: &Transmit<'_>) -> bool {
+        let len = datagram.payload.len();
+        let fits = self.is_open
+            && datagram.segment_size.is_none()
+            && (1..=self.size).contains(&len)
+            && self.count < SEGMENTS_MAX
+            && self.bytes + len <= RUN_BYTES_MAX
+            && self.to == Some(datagram.to);
+        if fits {
+            self.count += 1;
+            self.bytes += len;
+            self.is_open = len == self.size;
+        }
+        fits
     }
 }
 
@@ -332,6 +403,30 @@ mod tests {
         assert_eq!(run(10, Some(0)), 1);
         assert_eq!(run(10, Some(10)), 1);
         assert_eq!(run(11, Some(10)), 2);
+    }
+
+    #[test]
+    fn neighbours_of_one_destination_make_a_run_that_only_the_last_may_shorten() {
+        let bytes = [0; 40_000];
+        let to =
+            |port, len| Transmit { to: ([127, 0, 0, 1], port).into(), payload: &bytes[..len], segment_size: None };
+        let counts = |datagrams: &[Transmit<'_>]| {
+            let mut runs: Vec<Run> = Vec::new();
+            for datagram in datagrams {
+                if !runs.last_mut().is_some_and(|run| run.takes(datagram)) {
+                    runs.push(Run::of(datagram));
+                }
+            }
+            runs.iter().map(|run| run.count).collect::<Vec<_>>()
+        };
+        assert_eq!(counts(&[to(1, 9), to(1, 9), to(1, 5), to(1, 5)]), [3, 1]);
+        assert_eq!(counts(&[to(1, 5), to(1, 9)]), [1, 1]);
+        assert_eq!(counts(&[to(1, 9), to(2, 9), to(1, 9)]), [1, 1, 1]);
+        assert_eq!(counts(&[to(1, 0), to(1, 0)]), [1, 1]);
+        assert_eq!(counts(&[to(1, 40_000), to(1, 40_000)]), [1, 1]);
+        assert_eq!(counts(&[to(1, 9); 65]), [64, 1]);
+        let given = Transmit { segment_size: Some(4), ..to(1, 9) };
+        assert_eq!(counts(&[to(1, 9), given, to(1, 3)]), [1, 3, 1]);
     }
 
     #[test]
