@@ -74,6 +74,12 @@ pub struct Args {
     /// Kernel receive and send buffer of each media socket [default: 4194304]
     #[arg(long, value_name = "BYTES")]
     pub socket_buffer_bytes: Option<usize>,
+    /// How long packets may wait for others to the same listener, so that they leave as one: 0 to 5 ms [default: 0]
+    #[arg(long, value_name = "MS")]
+    pub hold_ms: Option<u8>,
+    /// Take the datagrams of one sender from the kernel one by one, not as runs (UDP_GRO)
+    #[arg(long)]
+    pub no_gro: bool,
     /// text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log: Option<LogFormat>,

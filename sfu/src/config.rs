@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use admin::logs::LogFormat;
 use admin::settings::SettingsError;
@@ -13,6 +14,7 @@ use sfu_control::{ID_BYTES_MAX, PEERS_MAX};
 use crate::advertise::{self, AdvertiseError};
 use crate::args::Args;
 use crate::certificate::{CertificateError, Identity};
+use crate::shard::Tuning;
 
 pub(crate) const ENV_PREFIX: &str = "SFU_";
 /// More threads than any machine has cores to spare for.
@@ -21,6 +23,8 @@ const SPEECH_SLOTS_MAX: u8 = 32;
 const PROGRAM_SLOTS_MAX: u8 = 8;
 /// Below this a burst of one turn (64 datagrams) does not fit; above it the kernel would hold seconds of audio.
 const SOCKET_BUFFER_BYTES: std::ops::RangeInclusive<usize> = 128 * 1024..=256 * 1024 * 1024;
+/// More would be heard: a room's sound may lose 100 ms between mouth and ear in all.
+const HOLD_MS_MAX: u8 = 5;
 /// A token that can be guessed opens every call of the node.
 const TOKEN_BYTES_MIN: usize = 16;
 /// Signalling processes that a node announces itself to.
@@ -49,6 +53,8 @@ struct Settings {
     speech_slots: u8,
     program_slots: u8,
     socket_buffer_bytes: usize,
+    hold_ms: u8,
+    no_gro: bool,
     log: LogFormat,
     log_filter: String,
 }
@@ -75,6 +81,8 @@ impl Default for Settings {
             speech_slots: 8,
             program_slots: 2,
             socket_buffer_bytes: 4 * 1024 * 1024,
+            hold_ms: 0,
+            no_gro: false,
             log: LogFormat::Text,
             log_filter: "info".to_owned(),
         }
@@ -102,6 +110,8 @@ pub struct Config {
     pub(crate) speech_slots: u8,
     pub(crate) program_slots: u8,
     pub(crate) socket_buffer_bytes: usize,
+    pub(crate) gro: bool,
+    pub(crate) tuning: Tuning,
     pub(crate) log: LogFormat,
     pub(crate) log_filter: String,
 }
@@ -161,6 +171,10 @@ impl Config {
             speech_slots: within("speech_slots", settings.speech_slots, 1..=SPEECH_SLOTS_MAX)?,
             program_slots: within("program_slots", settings.program_slots, 0..=PROGRAM_SLOTS_MAX)?,
             socket_buffer_bytes: within("socket_buffer_bytes", settings.socket_buffer_bytes, SOCKET_BUFFER_BYTES)?,
+            gro: !settings.no_gro,
+            tuning: Tuning {
+                hold: Duration::from_millis(within("hold_ms", settings.hold_ms, 0..=HOLD_MS_MAX)?.into()),
+            },
             listen: settings.listen,
             port: settings.port,
             shards,
@@ -291,6 +305,8 @@ mod tests {
             speech_slots: Some(4),
             program_slots: Some(1),
             socket_buffer_bytes: Some(1 << 20),
+            hold_ms: Some(3),
+            no_gro: true,
             log: Some(LogFormat::Json),
             log_filter: Some("debug".to_owned()),
             ..Args::default()
@@ -299,6 +315,7 @@ mod tests {
         assert_eq!((config.port, config.shards, config.peers_max, config.room_peers_max), (50_000, 2, 10, 5));
         assert_eq!(config.control_token.expose(), TOKEN);
         assert_eq!(config.announce[0].host(), Some("127.0.0.1"));
+        assert_eq!((config.tuning.hold, config.gro), (Duration::from_millis(3), false));
         assert_eq!(config.log, LogFormat::Json);
     }
 
@@ -332,6 +349,7 @@ mod tests {
             ("port = 65535\nshards = 2", "port is 65535, must be at most 65534 with 2 shards"),
             ("peers_max = 5000", "peers_max is 5000, must be from 1 to 4096"),
             ("speech_slots = 0", "speech_slots is 0, must be from 1 to 32"),
+            ("hold_ms = 6", "hold_ms is 6, must be from 0 to 5"),
             ("socket_buffer_bytes = 1", "socket_buffer_bytes is 1, must be from"),
             ("node_id = \"two words\"", "node_id is two words, must be 1 to 128"),
             ("announce = [\"ftp://x\"]", "announce \"ftp://x\" is not a URL of the form http://host:port"),

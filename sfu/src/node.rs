@@ -66,7 +66,7 @@ pub async fn start(config: Config) -> Result<Node, StartError> {
     let (reports, reported) = mpsc::channel(REPORTS_WAITING_MAX);
     let mut shards = Vec::with_capacity(bound.len());
     for (index, bound) in bound.into_iter().enumerate() {
-        shards.push(shard::spawn(index, bound, node_config(&config), reports.clone())?);
+        shards.push(shard::spawn(index, bound, (node_config(&config), config.tuning), reports.clone())?);
     }
     let published: Vec<_> = shards.iter().map(|shard| Arc::clone(&shard.published)).collect();
     let sockets = shards.iter().map(|shard| (shard.local_addr, Arc::clone(&shard.published))).collect();
@@ -173,7 +173,7 @@ fn bind_shards(config: &Config, listen: IpAddr) -> Result<Vec<Bound>, StartError
         // Settings are checked: the last port is a port. 0 stays 0 for every shard.
         let port = if config.port == 0 { 0 } else { config.port + index };
         let failed = |source| StartError::Media { address: SocketAddr::new(listen, port), source };
-        shard::bind(listen, port, config.socket_buffer_bytes).map_err(failed)
+        shard::bind(listen, port, (config.socket_buffer_bytes, config.gro)).map_err(failed)
     };
     (0..config.shards).map(bind).collect()
 }

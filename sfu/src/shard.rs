@@ -76,6 +76,13 @@ pub(crate) enum ShardError {
     Stalled,
 }
 
+/// How a shard trades delay for work.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tuning {
+    /// How long packets may wait for others to the same listener.
+    pub(crate) hold: Duration,
+}
+
 /// A shard's socket, bound before any thread starts, so that a port in use stops the start of the node.
 #[derive(Debug)]
 pub(crate) struct Bound {
@@ -83,8 +90,9 @@ pub(crate) struct Bound {
     pub(crate) local_addr: SocketAddr,
 }
 
-pub(crate) fn bind(listen: IpAddr, port: u16, buffer_bytes: usize) -> io::Result<Bound> {
-    let options = Options { recv_buffer: Some(buffer_bytes), send_buffer: Some(buffer_bytes), ..Options::default() };
+pub(crate) fn bind(listen: IpAddr, port: u16, (buffer_bytes, gro): (usize, bool)) -> io::Result<Bound> {
+    let buffer = Some(buffer_bytes);
+    let options = Options { recv_buffer: buffer, send_buffer: buffer, reuse_port: false, gro };
     let socket = Socket::bind(SocketAddr::new(listen, port), options)?;
     let local_addr = socket.local_addr()?;
     Ok(Bound { socket, local_addr })
@@ -108,12 +116,12 @@ pub(crate) fn warn_of_small_buffers(socket: &Socket, wanted_bytes: usize) {
 pub(crate) fn spawn(
     index: usize,
     bound: Bound,
-    config: NodeConfig,
+    (config, tuning): (NodeConfig, Tuning),
     reports: mpsc::Sender<Report>,
 ) -> Result<ShardHandle, StartError> {
     let published = Arc::new(Published::default());
     let (orders, waiting) = sync_channel(ORDERS_WAITING_MAX);
-    let shard = Shard::new(index, bound.socket, config, waiting, reports.clone(), Arc::clone(&published))?;
+    let shard = Shard::new(index, bound.socket, (config, tuning), waiting, reports.clone(), Arc::clone(&published))?;
     let waker = shard.waker();
     let (alive, ended) = oneshot::channel::<()>();
     std::thread::Builder::new()

@@ -18,14 +18,14 @@ struct Bench {
 fn bench() -> Bench {
     let identity = Identity::generate().unwrap();
     let (reports, reported) = mpsc::channel(REPORTS_WAITING_MAX);
-    let bound = shard::bind("127.0.0.1".parse().unwrap(), 0, BUFFER_BYTES).unwrap();
+    let bound = shard::bind("127.0.0.1".parse().unwrap(), 0, (BUFFER_BYTES, true)).unwrap();
     let config = NodeConfig {
         certificate: identity.certificate,
         seed: [1; 32],
         wall_clock_at_start: std::time::SystemTime::UNIX_EPOCH,
         limits: Limits { peers: 100, ..Limits::default() },
     };
-    let shards = vec![shard::spawn(0, bound, config, reports).unwrap()];
+    let shards = vec![shard::spawn(0, bound, (config, shard::Tuning::default()), reports).unwrap()];
     let facts = Facts {
         node: "n".to_owned(),
         version: "0",

@@ -16,14 +16,14 @@ async fn next(reports: &mut mpsc::Receiver<Report>) -> News {
 
 fn running() -> (ShardHandle, mpsc::Receiver<Report>) {
     let (reports, queue) = mpsc::channel(16);
-    let bound = bind(Ipv4Addr::LOCALHOST.into(), 0, BUFFER_BYTES).unwrap();
+    let bound = bind(Ipv4Addr::LOCALHOST.into(), 0, (BUFFER_BYTES, true)).unwrap();
     let config = NodeConfig {
         certificate: Identity::generate().unwrap().certificate,
         seed: [7; 32],
         wall_clock_at_start: SystemTime::now(),
         limits: Limits { peers: 10, ..Limits::default() },
     };
-    (spawn(0, bound, config, reports).unwrap(), queue)
+    (spawn(0, bound, (config, Tuning::default()), reports).unwrap(), queue)
 }
 
 /// Without the waker each answer would wait for the end of the longest wait.
@@ -62,8 +62,8 @@ async fn counts_what_came_before_its_end() {
 
 #[test]
 fn a_port_in_use_is_an_error_before_any_thread_starts() {
-    let first = bind(Ipv4Addr::LOCALHOST.into(), 0, BUFFER_BYTES).unwrap();
-    let second = bind(Ipv4Addr::LOCALHOST.into(), first.local_addr.port(), BUFFER_BYTES);
+    let first = bind(Ipv4Addr::LOCALHOST.into(), 0, (BUFFER_BYTES, true)).unwrap();
+    let second = bind(Ipv4Addr::LOCALHOST.into(), first.local_addr.port(), (BUFFER_BYTES, true));
     assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
 }
 

@@ -1,6 +1,6 @@
 //! The loop of a shard. One turn does, in this order and each within a bound:
 //!
-//! 1. hands what waits for sending to the kernel,
+//! 1. hands what waits for sending to the kernel, unless it may still be held for others to the same listener,
 //! 2. takes one batch of datagrams through the core,
 //! 3. lets the core act on its deadlines,
 //! 4. carries out some commands,
@@ -20,16 +20,21 @@ use tokio::sync::mpsc;
 use udp::{Poller, RecvBatch, SendBatch, Socket, Transmit, Waker};
 
 use super::handshakes::Handshakes;
-use super::{News, Order, Report, StartError};
+use super::{News, Order, Report, StartError, Tuning};
 use crate::metrics::{Published, Reading, ShellCounters};
 
 /// Datagrams taken in one system call; bounds how long outputs and deadlines wait.
 const RECEIVE_BATCH: usize = 64;
 /// Largest datagram taken: a jumbo frame, far above any audio packet; longer ones are cut by the kernel and dropped.
 const DATAGRAM_BYTES_MAX: usize = 9_000;
-/// Datagrams sent in one system call, and how many may wait before they are sent in the middle of a batch: a large room
-/// turns 64 datagrams into tens of thousands.
+/// The same where the kernel hands over runs of datagrams as one.
+const RUN_BYTES_MAX: usize = 65_535;
+/// Datagrams sent in one system call.
 const SEND_BATCH: usize = 256;
+/// Datagrams that may wait before they are sent in the middle of a batch: a large room turns 64 datagrams into tens of
+/// thousands. The more wait, the more go to the same listener and leave as one; to seal so many takes about half a
+/// millisecond. Far below [`sfu_core::Limits::transmits`], by more than a room has listeners.
+const FLUSH_AT: usize = 4_096;
 /// Commands carried out in one turn: a join costs about as much as forwarding some tens of packets.
 const ORDERS_A_TURN: usize = 16;
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
@@ -56,6 +61,9 @@ pub(super) struct Shard {
     counters: ShellCounters,
     published: Arc<Published>,
     pace: Pace,
+    tuning: Tuning,
+    /// Since when the oldest packet waits for others to its listener.
+    held_since: Option<Instant>,
     /// Not yet passed on.
     news: Option<News>,
     events_lost: u64,
@@ -71,12 +79,13 @@ impl Shard {
     pub(super) fn new(
         index: usize,
         socket: Socket,
-        config: NodeConfig,
+        (config, tuning): (NodeConfig, Tuning),
         orders: Receiver<Order>,
         reports: mpsc::Sender<Report>,
         published: Arc<Published>,
     ) -> Result<Self, StartError> {
         let now = Instant::now();
+        let gro = socket.has_gro();
         let poller = Poller::new().map_err(StartError::Poll)?;
         poller.add(&socket, SOCKET_TOKEN).map_err(StartError::Poll)?;
         let handshakes = Handshakes::spawn(index, poller.waker()).map_err(StartError::Handshakes)?;
@@ -87,13 +96,15 @@ impl Shard {
             config,
             socket,
             poller,
-            received: RecvBatch::new(RECEIVE_BATCH, DATAGRAM_BYTES_MAX),
+            received: RecvBatch::new(RECEIVE_BATCH, if gro { RUN_BYTES_MAX } else { DATAGRAM_BYTES_MAX }),
             sending: SendBatch::new(SEND_BATCH),
             orders,
             reports,
             counters: ShellCounters::default(),
             published,
             pace: Pace { published_at: now, waited: Duration::ZERO },
+            tuning,
+            held_since: None,
             news: None,
             events_lost: 0,
         })
@@ -137,15 +148,14 @@ impl Shard {
     /// Whether there is more to do at once, and whether to end.
     fn turn(&mut self, now: Instant, is_readable: bool) -> (bool, bool) {
         self.counters.turns += 1;
-        self.send();
+        self.send_what_is_due(now);
         let batch_was_full = is_readable && self.receive(now);
         if self.node.poll_timeout().is_some_and(|deadline| deadline <= now) {
             self.node.handle_timeout(now);
         }
         let (orders_left, stop) = self.carry_out(now);
         self.handshakes.exchange(&mut self.node, now);
-        // Nothing may wait for sending while the thread waits for its socket.
-        self.send();
+        self.send_what_is_due(now);
         self.pass_events();
         self.publish(now, stop);
         (batch_was_full || orders_left, stop)
@@ -163,15 +173,28 @@ impl Shard {
             for bytes in datagram.into_segments() {
                 self.node.handle_datagram(now, path, bytes);
             }
-            if self.node.transmit_count() >= SEND_BATCH {
+            if self.node.transmit_count() >= FLUSH_AT {
                 send(&mut self.node, &mut self.sending, &self.socket, &mut self.counters);
+                self.held_since = None;
             }
         }
         self.counters.receive_truncated = self.received.truncated();
         count >= RECEIVE_BATCH
     }
 
+    /// Everything, unless it may still be held. Nothing waits longer than that while the thread waits for its socket.
+    fn send_what_is_due(&mut self, now: Instant) {
+        if self.node.transmit_count() == 0 {
+            return;
+        }
+        let since = *self.held_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= self.tuning.hold {
+            self.send();
+        }
+    }
+
     fn send(&mut self) {
+        self.held_since = None;
         send(&mut self.node, &mut self.sending, &self.socket, &mut self.counters);
     }
 
@@ -240,7 +263,9 @@ impl Shard {
     fn wait_time(&self, now: Instant) -> Duration {
         let behind = self.news.is_some() || self.reports.capacity() == 0;
         let longest = if behind { WAIT_WITH_EVENTS } else { WAIT_MAX };
-        self.node.poll_timeout().map_or(longest, |deadline| deadline.saturating_duration_since(now).min(longest))
+        let due = self.held_since.map(|since| since + self.tuning.hold);
+        let deadline = self.node.poll_timeout().into_iter().chain(due).min();
+        deadline.map_or(longest, |deadline| deadline.saturating_duration_since(now).min(longest))
     }
 }
 

@@ -254,3 +254,20 @@ fn a_port_is_shared_only_when_asked() {
     let error = Socket::bind(address, Options::default()).expect_err("port is taken");
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
 }
+
+#[test]
+fn neighbours_of_one_destination_leave_as_one_and_arrive_as_they_were() {
+    let options = Options { gro: true, ..Options::default() };
+    let (mut plain_receiver, mut coalescing) = (Receiver::plain(), Receiver::bind("127.0.0.1:0", options, 65_535));
+    let sender = bind("127.0.0.1:0", Options::default());
+    let payloads: Vec<Vec<u8>> = [90, 90, 90, 40, 70, 80].map(|len| vec![len as u8; len]).into();
+    for receiver in [&mut plain_receiver, &mut coalescing] {
+        let datagrams: Vec<_> = payloads.iter().map(|payload| plain(receiver.address(), payload)).collect();
+        let report = send(&sender, &datagrams);
+        assert_eq!((report.sent, report.dropped, report.syscalls), (6, 0, 1));
+    }
+    let got = plain_receiver.receive_all(6);
+    assert!(got.iter().map(|(_, payload, _)| payload).eq(&payloads));
+    let first = &coalescing.receive_all(3)[0];
+    assert_eq!((first.1.len(), first.2), (90 * 3 + 40, Some(90)));
+}
