@@ -9,9 +9,14 @@ use admin::Secret;
 use admin::logs::LogFormat;
 use admin::settings::SettingsError;
 use serde::{Deserialize, Serialize};
+use signaling_protocol::IceServer;
 
+use crate::ice::{self, IceServerError};
+use crate::profile::{EncodeError, EncodeSettings, Profile};
+use crate::publish::RedundancySetting;
 use crate::pulse::address::AddressError;
 use crate::pulse::{PulseSettings, ServerAddress, cookie};
+use crate::speakers::{Gains, MaySpeak};
 
 #[derive(Debug, Default, clap::Args, Serialize)]
 pub struct Args {
@@ -47,12 +52,33 @@ pub struct Args {
     /// Metrics, liveness, readiness and status [default: 127.0.0.1:7501]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<SocketAddr>,
-    /// Bits per second of desktop sound, 16000 to 510000 [default: 128000]
+    /// speech (64 kb/s, 20 ms), music (128 kb/s, 10 ms), studio (510 kb/s, 10 ms), instant (128 kb/s, 5 ms) or
+    /// thrift (64 kb/s, 20 ms) [default: music]
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<Profile>,
+    /// Bits per second of desktop sound, 16000 to 510000 [default: the profile's]
     #[arg(long, value_name = "BPS")]
     pub bitrate: Option<u32>,
-    /// Milliseconds of sound in a packet: 5, 10 or 20 [default: 10]
+    /// Milliseconds of sound in a packet: 5, 10 or 20 [default: the profile's]
     #[arg(long, value_name = "MS")]
     pub frame_ms: Option<u32>,
+    /// Earlier packets that each packet repeats: auto (as the loss asks), 0, 1 or 2 [default: auto]
+    #[arg(long, value_name = "BLOCKS")]
+    pub redundancy: Option<RedundancySetting>,
+    /// Who may speak into the desktop: all, none, role:speaker,.. or identity:alice,.. [default: all]
+    #[arg(long, value_name = "WHO")]
+    pub may_speak: Option<MaySpeak>,
+    /// How loud people are in the desktop's microphone: alice=0.5,bob=2 [default: everybody 1]
+    #[arg(long, value_name = "GAINS")]
+    pub gains: Option<Gains>,
+    /// STUN server, HOST:PORT [default: STUN_SERVER]
+    #[arg(long, value_name = "SERVER")]
+    pub stun_server: Option<String>,
+    /// TURN server, turn://USER:PASSWORD@HOST:PORT. Others can read it in the process list: prefer BRIDGE_TURN_SERVER
+    /// [default: TURN_SERVER]
+    #[arg(long, value_name = "URL")]
+    #[serde(serialize_with = "Secret::expose_in_settings")]
+    pub turn_server: Option<Secret>,
     /// Send next to nothing while the desktop is digitally silent. Saves 100 small packets a second; browsers then bend
     /// the first quarter second of the next sound
     #[arg(long)]
@@ -82,8 +108,14 @@ struct Raw {
     source: String,
     sink: String,
     admin: SocketAddr,
-    bitrate: u32,
-    frame_ms: u32,
+    profile: Profile,
+    bitrate: Option<u32>,
+    frame_ms: Option<u32>,
+    redundancy: RedundancySetting,
+    may_speak: MaySpeak,
+    gains: Gains,
+    stun_server: Option<String>,
+    turn_server: Option<Secret>,
     silence_gate: bool,
     log: LogFormat,
     log_filter: String,
@@ -101,8 +133,14 @@ impl Default for Raw {
             source: "desktop.monitor".to_owned(),
             sink: "mic_in".to_owned(),
             admin: SocketAddr::from(([127, 0, 0, 1], 7501)),
-            bitrate: 128_000,
-            frame_ms: 10,
+            profile: Profile::default(),
+            bitrate: None,
+            frame_ms: None,
+            redundancy: RedundancySetting::default(),
+            may_speak: MaySpeak::default(),
+            gains: Gains::default(),
+            stun_server: None,
+            turn_server: None,
             silence_gate: false,
             log: LogFormat::Text,
             log_filter: LOG_FILTER.to_owned(),
@@ -127,8 +165,11 @@ pub struct Settings {
     pub source: String,
     pub sink: String,
     pub admin: SocketAddr,
-    pub bitrate_bps: u32,
-    pub frame_ms: u32,
+    pub encode: EncodeSettings,
+    pub redundancy: RedundancySetting,
+    pub may_speak: MaySpeak,
+    pub gains: Gains,
+    pub ice_servers: Vec<IceServer>,
     pub silence_gate: bool,
     pub log: LogFormat,
     pub log_filter: String,
@@ -150,27 +191,32 @@ pub enum ConfigError {
     Server(#[from] AddressError),
     #[error("key {key} must name one device, not {name:?}: a default device may be the microphone")]
     Device { key: &'static str, name: String },
-    #[error("key bitrate must be within 16000 and 510000, not {0}")]
-    Bitrate(u32),
-    #[error("key frame_ms must be 5, 10 or 20, not {0}")]
-    Frame(u32),
+    #[error("key {0}")]
+    Encode(#[from] EncodeError),
+    #[error(transparent)]
+    IceServer(#[from] IceServerError),
 }
 
-/// What other PulseAudio clients look at.
+/// What other PulseAudio and WebRTC programs look at.
 #[derive(Clone, Debug, Default)]
-pub struct PulseEnvironment {
+pub struct Surroundings {
     pub server: Option<String>,
     pub cookie: Option<PathBuf>,
     pub home: Option<PathBuf>,
     pub runtime_dir: Option<PathBuf>,
+    pub stun_server: Option<String>,
+    pub turn_server: Option<Secret>,
 }
 
-impl PulseEnvironment {
+impl Surroundings {
     #[must_use]
     pub fn of_process() -> Self {
         let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let text = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         Self {
-            server: std::env::var("PULSE_SERVER").ok().filter(|server| !server.is_empty()),
+            server: text("PULSE_SERVER"),
+            stun_server: text("STUN_SERVER"),
+            turn_server: text("TURN_SERVER").map(|url| url.as_str().into()),
             cookie: path("PULSE_COOKIE"),
             home: path("HOME"),
             runtime_dir: path("XDG_RUNTIME_DIR"),
@@ -181,10 +227,10 @@ impl PulseEnvironment {
 impl Settings {
     pub fn load(args: &Args) -> Result<Self, ConfigError> {
         let raw: Raw = admin::settings::load(args.config.as_deref(), "BRIDGE_", args)?;
-        Self::check(raw, PulseEnvironment::of_process())
+        Self::check(raw, Surroundings::of_process())
     }
 
-    fn check(raw: Raw, environment: PulseEnvironment) -> Result<Self, ConfigError> {
+    fn check(raw: Raw, environment: Surroundings) -> Result<Self, ConfigError> {
         let signaling = raw.signaling.ok_or(ConfigError::NoSignaling)?;
         if !signaling.starts_with("ws://") && !signaling.starts_with("wss://") {
             return Err(ConfigError::BadSignaling);
@@ -195,35 +241,44 @@ impl Settings {
             (None, Some(path)) => TokenSource::File(path),
             (None, None) => return Err(ConfigError::NoToken),
         };
-        if !(16_000..=510_000).contains(&raw.bitrate) {
-            return Err(ConfigError::Bitrate(raw.bitrate));
-        }
-        if ![5, 10, 20].contains(&raw.frame_ms) {
-            return Err(ConfigError::Frame(raw.frame_ms));
-        }
-        let server = match raw.pulse_server.or(environment.server) {
-            Some(server) => server.parse()?,
-            None => ServerAddress::of_this_user(environment.runtime_dir.as_deref()),
-        };
-        let cookie = raw
-            .pulse_cookie
-            .or(environment.cookie)
-            .unwrap_or_else(|| cookie::default_path(environment.home.as_deref()));
+        let pulse = pulse(raw.pulse_server, raw.pulse_cookie, &environment)?;
+        let stun = raw.stun_server.or(environment.stun_server).map(|server| ice::stun(&server));
+        let turn = raw.turn_server.or(environment.turn_server).map(|server| ice::turn(server.expose()));
+        let ice_servers = stun.into_iter().chain(turn).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             signaling,
             token,
             trust: raw.trust,
-            pulse: PulseSettings { server, cookie },
+            pulse,
             source: device("source", raw.source)?,
             sink: device("sink", raw.sink)?,
             admin: raw.admin,
-            bitrate_bps: raw.bitrate,
-            frame_ms: raw.frame_ms,
+            encode: EncodeSettings::new(raw.profile, raw.bitrate, raw.frame_ms)?,
+            redundancy: raw.redundancy,
+            may_speak: raw.may_speak,
+            gains: raw.gains,
+            ice_servers,
             silence_gate: raw.silence_gate,
             log: raw.log,
             log_filter: raw.log_filter,
         })
     }
+}
+
+/// The daemon: as set, else as for every other client.
+pub fn pulse(
+    server: Option<String>,
+    cookie: Option<PathBuf>,
+    environment: &Surroundings,
+) -> Result<PulseSettings, AddressError> {
+    let server = match server.or_else(|| environment.server.clone()) {
+        Some(server) => server.parse()?,
+        None => ServerAddress::of_this_user(environment.runtime_dir.as_deref()),
+    };
+    let cookie = cookie
+        .or_else(|| environment.cookie.clone())
+        .unwrap_or_else(|| cookie::default_path(environment.home.as_deref()));
+    Ok(PulseSettings { server, cookie })
 }
 
 /// `@DEFAULT_SOURCE@` and its like are refused: what they mean changes when a device goes away.
@@ -245,15 +300,15 @@ mod tests {
     }
 
     fn refusal(raw: Raw) -> String {
-        Settings::check(raw, PulseEnvironment::default()).expect_err("refused").to_string()
+        Settings::check(raw, Surroundings::default()).expect_err("refused").to_string()
     }
 
     #[test]
     fn the_daemon_is_found_like_every_pulse_client_finds_it() {
-        let environment = PulseEnvironment {
+        let environment = Surroundings {
             server: Some("tcp:desktop:4714".to_owned()),
             cookie: Some("/run/cookie".into()),
-            ..PulseEnvironment::default()
+            ..Surroundings::default()
         };
         let settings = Settings::check(raw(), environment.clone()).expect("valid");
         assert_eq!(settings.pulse.server.to_string(), "tcp:desktop:4714");
@@ -261,6 +316,21 @@ mod tests {
         let own = Raw { pulse_server: Some("unix:/run/native".to_owned()), ..raw() };
         let settings = Settings::check(own, environment).expect("valid");
         assert_eq!(settings.pulse.server.to_string(), "unix:/run/native");
+    }
+
+    #[test]
+    fn servers_of_the_environment_are_used_and_never_printed() {
+        let environment = Surroundings {
+            stun_server: Some("stun.example.org:3478".to_owned()),
+            turn_server: Some("turn://me:hidden@turn.example.org".into()),
+            ..Surroundings::default()
+        };
+        let settings = Settings::check(raw(), environment.clone()).expect("valid");
+        assert_eq!(settings.ice_servers.len(), 2);
+        assert!(!format!("{settings:?}").contains("hidden"));
+        let own = Raw { turn_server: Some("turn://hidden@nowhere".into()), ..raw() };
+        let refused = Settings::check(own, environment).expect_err("refused").to_string();
+        assert!(refused.contains("TURN_SERVER") && !refused.contains("hidden"), "{refused}");
     }
 
     #[test]
@@ -273,9 +343,9 @@ mod tests {
     fn mistakes_name_the_key_and_not_the_token() {
         assert!(refusal(Raw { token: None, ..raw() }).contains("key token"));
         assert!(refusal(Raw { token_file: Some("/t".into()), ..raw() }).contains("token_file"));
-        assert!(refusal(Raw { frame_ms: 15, ..raw() }).contains("frame_ms"));
-        assert!(refusal(Raw { bitrate: 8_000, ..raw() }).contains("bitrate"));
+        assert!(refusal(Raw { frame_ms: Some(15), ..raw() }).contains("frame_ms"));
+        assert!(refusal(Raw { bitrate: Some(8_000), ..raw() }).contains("bitrate"));
         assert!(refusal(Raw { signaling: Some("http://x".to_owned()), ..raw() }).contains("ws://"));
-        assert!(!format!("{:?}", Settings::check(raw(), PulseEnvironment::default())).contains("secret"));
+        assert!(!format!("{:?}", Settings::check(raw(), Surroundings::default())).contains("secret"));
     }
 }

@@ -34,6 +34,14 @@ impl Reframer {
         self.rest.extend_from_slice(rest);
     }
 
+    /// Cuts frames of another size from now on; `frame` gets those that the rest is enough for.
+    pub fn set_frame_len(&mut self, frame_len: usize, frame: impl FnMut(&[i16])) {
+        assert!(frame_len > 0, "a frame has at least one sample");
+        self.frame_len = frame_len;
+        let rest = std::mem::take(&mut self.rest);
+        self.push(&rest, frame);
+    }
+
     /// Values waiting for the rest of their frame.
     #[must_use]
     pub fn pending(&self) -> usize {
@@ -66,6 +74,18 @@ mod tests {
             frames += 1;
         });
         assert_eq!((frames, reframer.pending()), (1, 0));
+    }
+
+    #[test]
+    fn another_size_takes_the_rest_along() {
+        let mut reframer = Reframer::new(960);
+        reframer.push(&[1; 900], |_| unreachable!("too little for a frame"));
+        let mut frames = 0;
+        reframer.set_frame_len(480, |frame| {
+            assert_eq!(frame.len(), 480);
+            frames += 1;
+        });
+        assert_eq!((frames, reframer.pending()), (1, 420));
     }
 
     proptest! {

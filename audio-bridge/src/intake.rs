@@ -69,6 +69,16 @@ impl Intake {
         }
     }
 
+    /// Cuts frames of another length from now on. RTP time goes on.
+    pub fn set_frame_ms(&mut self, frame_ms: u32, mut out: impl FnMut(Frame<'_>)) {
+        self.frame_len = samples_in_ms(frame_ms) * CAPTURE_CHANNELS;
+        let (clock, samples) = (&mut self.clock, self.frame_len / CAPTURE_CHANNELS);
+        self.frames.set_frame_len(self.frame_len, |frame| {
+            out(Frame { timestamp: clock.timestamp(), samples: frame });
+            clock.advance(samples);
+        });
+    }
+
     #[must_use]
     pub fn counters(&self) -> IntakeCounters {
         self.counters

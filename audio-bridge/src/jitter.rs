@@ -74,6 +74,22 @@ impl PacketStore {
         Insertion::Stored
     }
 
+    /// Takes an earlier packet that is only here because a later one repeats it. Says whether it was of use.
+    pub fn restore(&mut self, packet: Packet) -> bool {
+        let Some((newest_sequence, newest_timestamp)) = self.newest else { return false };
+        let sequence = newest_sequence + i64::from(packet.sequence.wrapping_sub(newest_sequence as u16) as i16);
+        let timestamp = newest_timestamp + i64::from(packet.timestamp.wrapping_sub(newest_timestamp as u32) as i32);
+        // Before the first packet that was ever played or held back there is nothing to fill.
+        let begins = self.next.or_else(|| self.first().map(|first| first.sequence)).unwrap_or(i64::MAX);
+        let missing = sequence >= begins && !self.packets.contains_key(&sequence);
+        let older = sequence < newest_sequence && timestamp < newest_timestamp;
+        if !missing || !older || newest_sequence - sequence > JUMP_MAX {
+            return false;
+        }
+        self.store(sequence, timestamp, packet.payload);
+        true
+    }
+
     fn store(&mut self, sequence: i64, timestamp: i64, payload: Vec<u8>) {
         if self.newest.is_none_or(|(newest, _)| sequence > newest) {
             self.newest = Some((sequence, timestamp));
@@ -136,12 +152,12 @@ pub struct DelayTarget {
     /// Microseconds of arrival against the sender's time, a ring.
     transits: Vec<i64>,
     oldest: usize,
-    target: Duration,
+    spread: Duration,
 }
 
 impl Default for DelayTarget {
     fn default() -> Self {
-        Self { origin: None, transits: Vec::with_capacity(ARRIVALS), oldest: 0, target: TARGET_MIN }
+        Self { origin: None, transits: Vec::with_capacity(ARRIVALS), oldest: 0, spread: Duration::ZERO }
     }
 }
 
@@ -158,7 +174,7 @@ impl DelayTarget {
             self.transits[self.oldest] = transit;
             self.oldest = (self.oldest + 1) % ARRIVALS;
         }
-        self.target = self.estimate();
+        self.spread = self.estimate();
         // The sender's time wraps after 12 hours as a signed number; start again long before.
         if media_us.abs() > 3_600_000_000 {
             self.origin = None;
@@ -170,20 +186,30 @@ impl DelayTarget {
     fn estimate(&self) -> Duration {
         let mut sorted = self.transits.clone();
         sorted.sort_unstable();
-        let Some(&fastest) = sorted.first() else { return TARGET_MIN };
+        let Some(&fastest) = sorted.first() else { return Duration::ZERO };
         let slow = sorted[(sorted.len() * 98 / 100).min(sorted.len() - 1)];
-        Duration::from_micros(u64::try_from(slow - fastest).unwrap_or(0)).clamp(TARGET_MIN, TARGET_MAX)
+        Duration::from_micros(u64::try_from(slow - fastest).unwrap_or(0)).min(TARGET_MAX)
     }
 
     #[must_use]
     pub fn target(&self) -> Duration {
-        self.target
+        self.spread.clamp(TARGET_MIN, TARGET_MAX)
     }
 
     #[must_use]
     pub fn target_samples(&self) -> usize {
-        (self.target.as_micros() * u128::from(SAMPLE_RATE) / 1_000_000) as usize
+        samples_of(self.target())
     }
+
+    /// The jitter itself, which may be less than is ever held back.
+    #[must_use]
+    pub fn spread_samples(&self) -> usize {
+        samples_of(self.spread)
+    }
+}
+
+fn samples_of(duration: Duration) -> usize {
+    (duration.as_micros() * u128::from(SAMPLE_RATE) / 1_000_000) as usize
 }
 
 #[cfg(test)]
@@ -236,6 +262,20 @@ mod tests {
         store.insert(packet(10));
         assert_eq!(store.insert(packet(30_000)), Insertion::Restarted);
         assert_eq!(store.len(), 1);
+    }
+
+    #[test]
+    fn a_repeated_packet_fills_its_gap_and_nothing_else() {
+        let mut store = PacketStore::default();
+        assert!(!store.restore(packet(9)), "there is no stream yet");
+        store.insert(packet(10));
+        assert!(!store.restore(packet(9)), "nobody waits for what was before the beginning");
+        store.insert(packet(12));
+        assert!(store.restore(packet(11)));
+        assert!(!store.restore(packet(11)), "here already");
+        assert!(!store.restore(packet(13)), "not earlier");
+        assert_eq!(order(&mut store), [10, 11, 12]);
+        assert!(!store.restore(packet(11)), "played already");
     }
 
     #[test]

@@ -12,22 +12,29 @@
 
 pub mod backoff;
 pub mod capture;
+pub mod change;
 pub mod codec;
 pub mod config;
 pub mod framing;
+pub mod ice;
 pub mod intake;
 pub mod jitter;
+pub mod loss;
 pub mod metrics;
 pub mod mixer;
 pub mod offer;
 pub mod pcm;
 pub mod playout;
+pub mod profile;
 pub mod publish;
 pub mod pulse;
 pub mod queue;
+pub mod red;
+pub mod resample;
 pub mod rtp_clock;
 pub mod session;
 pub mod silence;
+pub mod speakers;
 pub mod status;
 pub mod stretch;
 pub mod synthetic;
@@ -45,6 +52,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use capture::{Capture, CaptureSettings};
+use change::Controls;
 pub use config::Args;
 use config::{ConfigError, Settings};
 use metrics::Metrics;
@@ -96,9 +104,11 @@ pub fn run(args: &Args) -> Result<(), RunError> {
 async fn bridge(settings: Settings) -> Result<(), RunError> {
     let (metrics, registry) = Metrics::new();
     let status = Arc::new(Status::new(settings.source.clone(), settings.sink.clone()));
+    let controls = Arc::new(Controls::new(&settings));
     let routes = Router::new()
         .route("/v1/status", get(async |State(status): State<Arc<Status>>| Json(status.report())))
-        .with_state(Arc::clone(&status));
+        .with_state(Arc::clone(&status))
+        .merge(change::routes(Arc::clone(&controls)));
     let admin = admin::server::serve(settings.admin, registry, status.readiness(), Some(routes))
         .await
         .map_err(|source| RunError::Admin { address: settings.admin, source })?;
@@ -106,7 +116,7 @@ async fn bridge(settings: Settings) -> Result<(), RunError> {
 
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    let participation = spawn(&mut tasks, &settings, &status, &metrics, stopped)?;
+    let participation = spawn(&mut tasks, &settings, &controls, &status, &metrics, stopped)?;
     let outcome = tokio::select! {
         signal = admin::shutdown::signal() => {
             tracing::info!(signal = signal.map_err(RunError::Setup)?, "Ending");
@@ -128,27 +138,24 @@ async fn bridge(settings: Settings) -> Result<(), RunError> {
 fn spawn(
     tasks: &mut JoinSet<()>,
     settings: &Settings,
+    controls: &Controls,
     status: &Arc<Status>,
     metrics: &Arc<Metrics>,
     stopped: watch::Receiver<bool>,
 ) -> Result<tokio::task::JoinHandle<()>, RunError> {
-    let queue = Arc::new(DropOldest::for_frames(settings.frame_ms));
-    let capture_settings = CaptureSettings {
-        frame_ms: settings.frame_ms,
-        bitrate_bps: settings.bitrate_bps,
-        timestamp: rand::random(),
-        silence_gate: settings.silence_gate,
-    };
+    let queue = Arc::new(DropOldest::for_frames(settings.encode.frame_ms));
+    let capture_settings =
+        CaptureSettings { encode: settings.encode, timestamp: rand::random(), silence_gate: settings.silence_gate };
     let capture = Capture::new(capture_settings, Arc::clone(&queue), Arc::clone(metrics))?;
     let record = RecordSettings {
         pulse: settings.pulse.clone(),
         source: settings.source.clone(),
-        fragment_ms: settings.frame_ms,
+        fragment_ms: Arc::clone(&controls.fragment_ms),
     };
     let source = PulseSource::new(record, Arc::clone(status), Arc::clone(metrics));
-    tasks.spawn(capture::run(source, capture));
+    tasks.spawn(capture::run(source, capture, controls.encode.subscribe()));
 
-    let playout = Arc::new(Mutex::new(Playout::default()));
+    let playout = Arc::clone(&controls.playout);
     let playback = PlaybackSettings { pulse: settings.pulse.clone(), sink: settings.sink.clone() };
     let sink = PulseSink::new(playback, Arc::clone(status), Arc::clone(metrics));
     tasks.spawn(play(sink, Arc::clone(&playout), Arc::clone(status), Arc::clone(metrics)));
@@ -164,9 +171,12 @@ fn spawn(
         token: settings.token.clone(),
         trust,
         ssrc: rand::random(),
+        ice_servers: settings.ice_servers.clone(),
     };
-    let (session, outlet) = Session::new(session_settings, playout, Arc::clone(status), Arc::clone(metrics));
-    tasks.spawn(publish::run(queue, outlet, Arc::clone(metrics)));
+    let speakers = Arc::clone(&controls.speakers);
+    let (session, outlet) =
+        Session::new(session_settings, playout, speakers, Arc::clone(status), Arc::clone(metrics));
+    tasks.spawn(publish::run(queue, outlet, settings.redundancy, Arc::clone(metrics)));
     Ok(tokio::spawn(session.run(stopped)))
 }
 

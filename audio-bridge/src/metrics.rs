@@ -2,7 +2,7 @@
 //! by whoever runs them; nothing here is on the way of a sample.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -38,6 +38,11 @@ pub struct Metrics {
     pub playback_target_ms: Gauge,
     pub signaling_reconnects: Counter,
     pub media_connections: Counter,
+    pub red_blocks: Gauge,
+    pub uplink_loss: Gauge<f64, AtomicU64>,
+    pub bitrate_bps: Gauge,
+    pub frame_ms: Gauge,
+    pub queue_ms: Gauge,
     pub voices: Gauge,
     pub voice_buffer_ms: Gauge,
     pub voice_packets: Counter,
@@ -49,6 +54,8 @@ pub struct Metrics {
     pub voice_stretched_samples: Counter,
     pub voice_underruns: Counter,
     pub voice_refused: Counter,
+    pub voice_restored: Counter,
+    pub voice_not_admitted: Counter,
 }
 
 impl Metrics {
@@ -74,6 +81,11 @@ impl Metrics {
             playback_target_ms: Gauge::default(),
             signaling_reconnects: Counter::default(),
             media_connections: Counter::default(),
+            red_blocks: Gauge::default(),
+            uplink_loss: Gauge::default(),
+            bitrate_bps: Gauge::default(),
+            frame_ms: Gauge::default(),
+            queue_ms: Gauge::default(),
             voices: Gauge::default(),
             voice_buffer_ms: Gauge::default(),
             voice_packets: Counter::default(),
@@ -85,6 +97,8 @@ impl Metrics {
             voice_stretched_samples: Counter::default(),
             voice_underruns: Counter::default(),
             voice_refused: Counter::default(),
+            voice_restored: Counter::default(),
+            voice_not_admitted: Counter::default(),
         };
         let mut registry = Registry::with_prefix("bridge");
         metrics.register_capture(&mut registry);
@@ -137,6 +151,15 @@ impl Metrics {
         ] {
             registry.register(name, help, counter.clone());
         }
+        registry.register("uplink_loss_ratio", "Share of our packets that the node missed", self.uplink_loss.clone());
+        for (name, help, gauge) in [
+            ("red_blocks", "Earlier packets that each packet repeats", &self.red_blocks),
+            ("bitrate_bps", "Bits per second that the encoder aims at", &self.bitrate_bps),
+            ("frame_milliseconds", "Sound in one packet", &self.frame_ms),
+            ("queue_milliseconds", "Sound that waits for the network", &self.queue_ms),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
     }
 
     fn register_voices(&self, registry: &mut Registry) {
@@ -156,6 +179,16 @@ impl Metrics {
             ("voice_stretched_samples", "Samples cut or added to steer the delay", &self.voice_stretched_samples),
             ("voice_underruns", "Times that a voice had nothing to play", &self.voice_underruns),
             ("voice_refused", "Packets of streams beyond the bound", &self.voice_refused),
+            (
+                "voice_packets_restored",
+                "Packets that only the redundancy of later ones brought",
+                &self.voice_restored,
+            ),
+            (
+                "voice_packets_not_admitted",
+                "Packets of people who may not speak into this desktop",
+                &self.voice_not_admitted,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }
@@ -191,6 +224,8 @@ impl Metrics {
         set(&self.voice_stretched_samples, totals.shortened_samples + totals.lengthened_samples);
         set(&self.voice_underruns, totals.underruns);
         set(&self.voice_refused, playout.refused());
+        set(&self.voice_restored, totals.restored);
+        set(&self.voice_not_admitted, playout.not_admitted());
         self.voices.set(i64::try_from(playout.playing()).unwrap_or(i64::MAX));
         self.voice_buffer_ms.set(i64::try_from(playout.buffered_ms_max()).unwrap_or(i64::MAX));
     }

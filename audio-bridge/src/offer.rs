@@ -33,6 +33,13 @@ pub fn with_mono_speech(sdp: &str) -> String {
     text
 }
 
+/// Whether an answer takes redundancy under this payload type.
+#[must_use]
+pub fn has_red(answer: &str, payload_type: u8) -> bool {
+    let line = format!("a=rtpmap:{payload_type} red/48000/2");
+    answer.lines().any(|found| found.trim_end() == line)
+}
+
 fn sends(section: &str) -> bool {
     section.lines().any(|line| matches!(line.trim_end(), "a=sendonly" | "a=sendrecv"))
 }
@@ -61,6 +68,13 @@ mod tests {
         let uses: Vec<(String, MediaRole)> =
             media_uses(OFFER).into_iter().map(|media| (media.mid, media.use_)).collect();
         assert_eq!(uses, [("0".to_owned(), MediaRole::Program), ("1".to_owned(), MediaRole::SpeechSlot)]);
+    }
+
+    #[test]
+    fn redundancy_needs_its_line_in_the_answer() {
+        assert!(has_red("v=0\r\na=rtpmap:111 opus/48000/2\r\na=rtpmap:63 red/48000/2\r\n", 63));
+        assert!(!has_red("v=0\r\na=rtpmap:63 red/48000/2\r\n", 64));
+        assert!(!has_red("v=0\r\na=rtpmap:111 opus/48000/2\r\n", 63));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The room's voices on their way into one virtual microphone: a voice for each slot, mixed with the gain of its
 //! speaker. The sink pulls; packets are pushed by the network side. A slot that another speaker takes starts afresh.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::jitter::Packet;
@@ -26,6 +26,17 @@ pub struct SlotPacket {
     /// The speaker in it (the CSRC), when the packet names one.
     pub source: Option<u32>,
     pub packet: Packet,
+    /// Earlier packets that it repeats, the newest first.
+    pub earlier: Vec<Packet>,
+}
+
+/// Whose packets are played.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Admitted {
+    #[default]
+    All,
+    /// Only these sources, by CSRC. A packet that names no source is nobody's.
+    Only(BTreeSet<u32>),
 }
 
 /// Sums over all voices, past ones included.
@@ -35,8 +46,10 @@ pub type Totals = VoiceCounters;
 pub struct Playout {
     slots: BTreeMap<u32, Slot>,
     gains: BTreeMap<u32, f32>,
+    admitted: Admitted,
     ended: Totals,
     refused: u64,
+    not_admitted: u64,
     last_fill: Option<Instant>,
     mixer: Mixer,
     scratch: Vec<i16>,
@@ -50,7 +63,11 @@ struct Slot {
 }
 
 impl Playout {
-    pub fn receive(&mut self, now: Instant, SlotPacket { slot, source, packet }: SlotPacket) {
+    pub fn receive(&mut self, now: Instant, SlotPacket { slot, source, packet, earlier }: SlotPacket) {
+        if !self.admits(source) {
+            self.not_admitted += 1;
+            return;
+        }
         let known = self.slots.get(&slot).is_some_and(|s| s.source == source);
         if !known {
             self.forget(slot);
@@ -63,7 +80,30 @@ impl Playout {
         if let Some(slot) = self.slots.get_mut(&slot) {
             slot.heard = now;
             slot.voice.receive(now, packet);
+            for packet in earlier {
+                slot.voice.restore(now, packet);
+            }
         }
+    }
+
+    pub(crate) fn admits(&self, source: Option<u32>) -> bool {
+        match &self.admitted {
+            Admitted::All => true,
+            Admitted::Only(sources) => source.is_some_and(|source| sources.contains(&source)),
+        }
+    }
+
+    /// Says whose packets are played from now on, with which gain where it is not 1. Who is not admitted any more falls
+    /// silent at once.
+    pub fn admit(&mut self, admitted: Admitted, gains: BTreeMap<u32, f32>) {
+        self.admitted = admitted;
+        self.gains.clear();
+        for (source, gain) in gains {
+            self.set_gain(source, gain);
+        }
+        let silenced: Vec<u32> =
+            self.slots.iter().filter(|(_, slot)| !self.admits(slot.source)).map(|(&id, _)| id).collect();
+        silenced.into_iter().for_each(|slot| self.forget(slot));
     }
 
     /// Mixes the next samples of all voices into `out`.
@@ -73,7 +113,7 @@ impl Playout {
         self.scratch.resize(out.len(), 0);
         for slot in self.slots.values_mut() {
             if paused {
-                slot.voice.drop_excess();
+                slot.voice.drop_excess(now);
             }
             if slot.voice.pull(now, &mut self.scratch) {
                 let gain = slot.source.and_then(|source| self.gains.get(&source)).copied().unwrap_or(1.0);
@@ -123,6 +163,12 @@ impl Playout {
         self.refused
     }
 
+    /// Packets of speakers that may not speak into this desktop.
+    #[must_use]
+    pub fn not_admitted(&self) -> u64 {
+        self.not_admitted
+    }
+
     fn forget(&mut self, slot: u32) {
         if let Some(slot) = self.slots.remove(&slot) {
             self.ended = add(self.ended, slot.voice.counters());
@@ -141,6 +187,7 @@ fn add(a: Totals, b: Totals) -> Totals {
         received: a.received + b.received,
         useless: a.useless + b.useless,
         lost: a.lost + b.lost,
+        restored: a.restored + b.restored,
         undecodable: a.undecodable + b.undecodable,
         dropped: a.dropped + b.dropped,
         concealed_samples: a.concealed_samples + b.concealed_samples,
@@ -175,7 +222,7 @@ mod tests {
             let payload = self.encoder.encode_vec(&pcm, 400).expect("encodes");
             self.sent += 1;
             let packet = Packet { sequence: self.sent as u16, timestamp: self.sent * 960, payload };
-            SlotPacket { slot: self.slot, source: Some(self.source), packet }
+            SlotPacket { slot: self.slot, source: Some(self.source), packet, earlier: Vec::new() }
         }
     }
 
@@ -205,6 +252,23 @@ mod tests {
         assert!((amplitude_at(steady, 700.0) - 4000.0).abs() < 300.0, "{:.0}", amplitude_at(steady, 700.0));
         assert!((amplitude_at(steady, 1100.0) - 1000.0).abs() < 120.0, "{:.0}", amplitude_at(steady, 1100.0));
         assert_eq!(playout.playing(), 2);
+    }
+
+    #[test]
+    fn who_may_not_speak_here_is_not_heard() {
+        let mut playout = Playout::default();
+        let start = Instant::now();
+        let mut speakers = [Speaker::new(1, 11, 700.0), Speaker::new(2, 22, 1100.0)];
+        playout.admit(Admitted::Only([22].into()), [(22, 0.5)].into());
+        let heard = room(&mut playout, start, &mut speakers, 100);
+        assert!(amplitude_at(&heard[48_000..], 700.0) < 5.0);
+        assert!((amplitude_at(&heard[48_000..], 1100.0) - 2000.0).abs() < 200.0);
+        assert_eq!((playout.not_admitted(), playout.playing()), (100, 1));
+        playout.admit(Admitted::Only(BTreeSet::new()), BTreeMap::new());
+        let heard = room(&mut playout, start + Duration::from_secs(2), &mut speakers, 50);
+        assert!(heard.iter().all(|&sample| sample == 0), "silenced at once");
+        playout.receive(start, SlotPacket { source: None, ..speakers[0].say() });
+        assert_eq!(playout.playing(), 0, "a packet without a name is nobody's");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! consumer therefore hears gaps, never growing delay.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -14,7 +15,7 @@ pub const QUEUE_MS_MAX: u32 = 40;
 pub struct DropOldest<T> {
     state: Mutex<State<T>>,
     filled: Notify,
-    capacity: usize,
+    capacity: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -28,20 +29,26 @@ impl<T> DropOldest<T> {
     /// As many frames of `frame_ms` as fit into [`QUEUE_MS_MAX`], two at least.
     #[must_use]
     pub fn for_frames(frame_ms: u32) -> Self {
-        Self::with_capacity((QUEUE_MS_MAX / frame_ms.max(1)).max(2) as usize)
+        Self::with_capacity(capacity_of(frame_ms))
     }
 
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
         let state = State { entries: VecDeque::with_capacity(capacity), dropped_since_pop: 0, dropped: 0 };
-        Self { state: Mutex::new(state), filled: Notify::new(), capacity: capacity.max(1) }
+        Self { state: Mutex::new(state), filled: Notify::new(), capacity: AtomicUsize::new(capacity.max(1)) }
+    }
+
+    /// Frames are this long from now on: the bound in time stays.
+    pub fn set_frame_ms(&self, frame_ms: u32) {
+        self.capacity.store(capacity_of(frame_ms), Ordering::Relaxed);
     }
 
     /// Never waits. Says whether an old entry had to go.
     pub fn push(&self, entry: T) -> bool {
         let mut state = self.lock();
-        let full = state.entries.len() >= self.capacity;
-        if full {
+        let capacity = self.capacity.load(Ordering::Relaxed);
+        let full = state.entries.len() >= capacity;
+        while state.entries.len() >= capacity {
             state.entries.pop_front();
             state.dropped_since_pop += 1;
             state.dropped += 1;
@@ -91,6 +98,10 @@ impl<T> DropOldest<T> {
     }
 }
 
+fn capacity_of(frame_ms: u32) -> usize {
+    (QUEUE_MS_MAX / frame_ms.max(1)).max(2) as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +117,15 @@ mod tests {
             assert_eq!(queue.try_pop(), Some((100 - capacity as i32, 100 - capacity as u32)));
             assert_eq!(queue.try_pop(), Some((101 - capacity as i32, 0)));
         }
+    }
+
+    #[test]
+    fn longer_frames_leave_room_for_fewer() {
+        let queue = DropOldest::for_frames(5);
+        assert!((0..8).all(|n| !queue.push(n)));
+        queue.set_frame_ms(20);
+        assert!(queue.push(8));
+        assert_eq!((queue.len(), queue.try_pop()), (2, Some((7, 7))));
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ use crate::backoff::Backoff;
 use crate::config::TokenSource;
 use crate::metrics::Metrics;
 use crate::playout::Playout;
+use crate::speakers::Speakers;
 use crate::status::{MediaState, Status};
 use crate::webrtc::{Peer, PeerError, PeerState};
 
@@ -35,6 +36,8 @@ pub struct SessionSettings {
     pub trust: Trust,
     /// The stream of desktop sound, the same for the life of the process.
     pub ssrc: u32,
+    /// Servers of our own environment, beside those that signalling names.
+    pub ice_servers: Vec<IceServer>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +63,7 @@ pub type Outlet = watch::Receiver<Option<Arc<Peer>>>;
 pub struct Session {
     settings: SessionSettings,
     playout: Arc<Mutex<Playout>>,
+    speakers: Arc<Speakers>,
     status: Arc<Status>,
     metrics: Arc<Metrics>,
     outlet: watch::Sender<Option<Arc<Peer>>>,
@@ -84,6 +88,7 @@ impl Session {
     pub fn new(
         settings: SessionSettings,
         playout: Arc<Mutex<Playout>>,
+        speakers: Arc<Speakers>,
         status: Arc<Status>,
         metrics: Arc<Metrics>,
     ) -> (Self, Outlet) {
@@ -91,6 +96,7 @@ impl Session {
         let session = Self {
             settings,
             playout,
+            speakers,
             status,
             metrics,
             outlet,
@@ -185,6 +191,7 @@ impl Session {
         self.backoff.reset();
         self.status.joined(&welcome.room, &welcome.peer);
         self.ice_servers.clone_from(&welcome.ice_servers);
+        self.speakers.welcomed(welcome.roster.clone());
         self.resume = Some(Resume {
             credential: Credential::Resume(welcome.resume.clone()),
             grace: Duration::from_millis(u64::from(welcome.limits.resume_grace_ms)),
@@ -220,7 +227,9 @@ impl Session {
 
     /// Offers one media connection and makes it the outlet.
     async fn offer(&mut self, client: &Client) -> Result<(), SessionError> {
-        let (peer, offer) = Peer::offer(self.settings.ssrc, &self.ice_servers, Arc::clone(&self.playout)).await?;
+        let ice_servers: Vec<IceServer> =
+            self.settings.ice_servers.iter().chain(&self.ice_servers).cloned().collect();
+        let (peer, offer) = Peer::offer(self.settings.ssrc, &ice_servers, Arc::clone(&self.playout)).await?;
         let peer = Arc::new(peer);
         let answered = async {
             let answer = client.offer(offer.sdp, offer.media).await?;
@@ -258,12 +267,16 @@ impl Session {
                 tracing::warn!(code = error.code, hint = error.hint, "Signalling reported an error");
                 Ok(None)
             }
-            // Nobody is talked to by name here: the mixer plays whoever is in a slot.
-            ServerMessage::Joined { .. }
-            | ServerMessage::Left { .. }
-            | ServerMessage::Mute { .. }
-            | ServerMessage::Speakers { .. }
-            | ServerMessage::Signal { .. } => Ok(None),
+            ServerMessage::Joined { member } => {
+                self.speakers.joined(member);
+                Ok(None)
+            }
+            ServerMessage::Left { peer, .. } => {
+                self.speakers.left(&peer);
+                Ok(None)
+            }
+            // Who is muted sends nothing, and slots name their speaker in each packet.
+            ServerMessage::Mute { .. } | ServerMessage::Speakers { .. } | ServerMessage::Signal { .. } => Ok(None),
             // Answers to requests are taken by the client.
             ServerMessage::Welcome(_) | ServerMessage::Answer { .. } | ServerMessage::Ok { .. } => Ok(None),
         }

@@ -36,6 +36,11 @@ impl SilenceGate {
         Self { frame_ms, silent_ms: 0, since_pause_ms: COMFORT_INTERVAL_MS, closed: true }
     }
 
+    /// Judges frames of another length from now on.
+    pub fn set_frame_ms(&mut self, frame_ms: u32) {
+        self.frame_ms = frame_ms;
+    }
+
     /// Judges the next frame.
     pub fn judge(&mut self, frame: &[i16]) -> Verdict {
         if frame.iter().any(|&sample| sample != 0) {

@@ -1,7 +1,7 @@
 //! One voice of the room on its way to the desktop: packets in as they arrive, samples out as the sink asks. The sink's
 //! clock rules; a missing packet is recovered from the redundancy of the next one, else concealed; after 120 ms without
-//! packets the voice fades and waits until enough sound is held back again. Delay beyond what the jitter needs is
-//! shortened away, too little is lengthened, so clocks may drift.
+//! packets the voice fades and waits until enough sound is held back again. The drift of two clocks is taken up by playing
+//! a trace faster or slower; far too much or too little delay is cut away or filled up by whole periods of the voice.
 //!
 //! Time is an argument. Nothing here knows RTP headers or sockets.
 
@@ -11,13 +11,28 @@ use std::time::{Duration, Instant};
 use crate::codec::{CodecError, Decoder};
 use crate::jitter::{DelayTarget, Insertion, Packet, PacketStore, Stored};
 use crate::pcm::samples_in_ms;
+use crate::resample::{CONTEXT, Resampler};
 use crate::stretch;
 
 /// Concealment sounds like a broken robot after this; then silence is better.
 const CONCEAL_SAMPLES_MAX: usize = samples_in_ms(120);
 const FADE_SAMPLES: usize = samples_in_ms(20);
-/// The delay may be this much above the target before it is shortened: two requests of the sink.
-const TOLERANCE_SAMPLES: i64 = samples_in_ms(30) as i64;
+/// The delay that resampling steers to is this much above the target: a request of the sink.
+const HEADROOM_SAMPLES: i64 = samples_in_ms(10) as i64;
+/// Around it nothing is done: requests and frames beat against each other.
+const DEAD_ZONE_SAMPLES: i64 = samples_in_ms(5) as i64;
+/// Beyond it the speed changes by this for each sample too much or too little: 0.2 % for 10 ms.
+const SPEED_PER_SAMPLE: f64 = 0.002 / samples_in_ms(10) as f64;
+/// Half a percent is a twelfth of a semitone: nobody hears it.
+const SPEED_CHANGE_MAX: f64 = 0.005;
+/// This far above the delay that is steered to, periods are cut out: resampling would take seconds.
+const SHORTEN_SAMPLES: i64 = samples_in_ms(30) as i64;
+/// With less than this beside the jitter, periods are put in: the next late packet would leave a hole.
+const LENGTHEN_SAMPLES: i64 = samples_in_ms(5) as i64;
+/// A packet that only redundancy brought makes waiting for redundancy worth it for this long.
+const REDUNDANCY_USEFUL: Duration = Duration::from_secs(10);
+/// More is never held back on purpose.
+const TARGET_SAMPLES_MAX: usize = samples_in_ms(200);
 /// More than this above the target is dropped at once.
 const EXCESS_SAMPLES_MAX: usize = samples_in_ms(200);
 /// Half of the window over which the delay is measured.
@@ -31,6 +46,8 @@ pub struct VoiceCounters {
     /// Duplicates and packets whose turn was over.
     pub useless: u64,
     pub lost: u64,
+    /// Packets that came as redundancy of later ones, and not or not yet by themselves.
+    pub restored: u64,
     pub undecodable: u64,
     /// Packets given up because too much sound was waiting.
     pub dropped: u64,
@@ -51,6 +68,8 @@ pub struct Voice {
     state: State,
     waiting: Waiting,
     stretched: Option<Instant>,
+    resampler: Resampler,
+    restored: Option<Instant>,
     frame_samples: usize,
     counters: VoiceCounters,
 }
@@ -83,6 +102,8 @@ impl Voice {
             state: State::Filling { since: None },
             waiting: Waiting::default(),
             stretched: None,
+            resampler: Resampler::default(),
+            restored: None,
             frame_samples: samples_in_ms(20),
             counters: VoiceCounters::default(),
         })
@@ -100,9 +121,12 @@ impl Voice {
         self.sound.len() + stored
     }
 
+    /// The delay that jitter, and redundancy where it helps, need at `now`.
     #[must_use]
-    pub fn target(&self) -> Duration {
-        self.delay.target()
+    pub fn target_samples(&self, now: Instant) -> usize {
+        let useful = self.restored.is_some_and(|at| now.saturating_duration_since(at) < REDUNDANCY_USEFUL);
+        let patience = if useful { self.frame_samples.min(samples_in_ms(20)) } else { 0 };
+        (self.delay.target_samples() + patience).min(TARGET_SAMPLES_MAX)
     }
 
     #[must_use]
@@ -140,6 +164,14 @@ impl Voice {
         }
     }
 
+    /// Takes an earlier packet that a later one repeats. To be called after [`receive`](Self::receive) of the later one.
+    pub fn restore(&mut self, now: Instant, packet: Packet) {
+        if Decoder::samples_in(&packet.payload) > 0 && self.store.restore(packet) {
+            self.counters.restored += 1;
+            self.restored = Some(now);
+        }
+    }
+
     /// How long until the packet that just came is played.
     fn note_waiting(&mut self, now: Instant, timestamp: u32) {
         let State::Playing(place) = self.state else { return };
@@ -149,28 +181,41 @@ impl Voice {
 
     /// Fills `out`. Says whether there was anything but silence to play.
     pub fn pull(&mut self, now: Instant, out: &mut [i16]) -> bool {
-        if self.buffered_samples() > self.delay.target_samples() + EXCESS_SAMPLES_MAX {
-            self.drop_excess();
+        let target = self.target_samples(now);
+        if self.buffered_samples() > target + EXCESS_SAMPLES_MAX {
+            self.drop_excess(now);
         }
         self.start_when_filled(now);
-        self.stretch(now, out.len());
-        while self.sound.len() < out.len() {
+        let step = 1.0 + self.speed_change(target);
+        let needed = Resampler::needed(out.len(), step);
+        self.stretch(now, target, needed);
+        while self.sound.len() < needed {
             let State::Playing(place) = self.state else { break };
             self.state = self.play_next(place);
         }
-        let playable = self.sound.len().min(out.len());
-        for (out, sample) in out.iter_mut().zip(self.sound.drain(..playable)) {
-            *out = sample;
+        let played = self.resampler.run(&mut self.sound, step, out);
+        out[played..].fill(0);
+        if played < out.len() {
+            // What is left is shorter than the interpolation looks, and the fade has ended.
+            self.sound.clear();
         }
-        out[playable..].fill(0);
-        playable > 0
+        played > 0
+    }
+
+    /// How much faster (or, negative, slower) than the sink asks this voice is played.
+    fn speed_change(&self, target: usize) -> f64 {
+        let State::Playing(_) = self.state else { return 0.0 };
+        let Some(delay) = self.waiting.longest() else { return 0.0 };
+        let error = delay - target as i64 - HEADROOM_SAMPLES;
+        let beyond = error - error.clamp(-DEAD_ZONE_SAMPLES, DEAD_ZONE_SAMPLES);
+        (beyond as f64 * SPEED_PER_SAMPLE).clamp(-SPEED_CHANGE_MAX, SPEED_CHANGE_MAX)
     }
 
     /// Forgets the oldest sound until no more than the target is held back: after a stall of the network or of the sink,
     /// stretching would take half a minute.
-    pub fn drop_excess(&mut self) {
+    pub fn drop_excess(&mut self, now: Instant) {
         self.sound.clear();
-        while self.buffered_samples() > self.delay.target_samples().max(self.frame_samples)
+        while self.buffered_samples() > self.target_samples(now).max(self.frame_samples)
             && self.store.pop_first().is_some()
         {
             self.counters.dropped += 1;
@@ -191,8 +236,10 @@ impl Voice {
     fn start_when_filled(&mut self, now: Instant) {
         let State::Filling { since: Some(since) } = self.state else { return };
         let Some(first) = self.store.first() else { return };
-        let waited = now.saturating_duration_since(since);
-        if self.buffered_samples() < self.delay.target_samples() && waited < self.delay.target() {
+        let waited_ms = now.saturating_duration_since(since).as_millis();
+        let target = self.target_samples(now) + HEADROOM_SAMPLES as usize;
+        // More than that is here only after a burst; otherwise the clock says when the delay is what it should be.
+        if self.buffered_samples() < target + self.frame_samples && waited_ms < (target / samples_in_ms(1)) as u128 {
             return;
         }
         self.state = State::Playing(Place { sequence: first.sequence, timestamp: first.timestamp, concealed: 0 });
@@ -279,17 +326,17 @@ impl Voice {
     }
 
     /// Brings the delay toward what is needed.
-    fn stretch(&mut self, now: Instant, wanted: usize) {
+    fn stretch(&mut self, now: Instant, target: usize, wanted: usize) {
         let State::Playing(place) = self.state else { return };
         let rested = self.stretched.is_none_or(|at| now.saturating_duration_since(at) >= STRETCH_INTERVAL);
         let Some(delay) = self.waiting.longest().filter(|_| rested && place.concealed == 0) else { return };
-        let target = self.delay.target_samples() as i64;
-        let changed = if delay > target + TOLERANCE_SAMPLES {
-            self.decode_ahead(place, wanted.max(stretch::SAMPLES_MIN));
+        let target = target as i64;
+        let changed = if delay > target + HEADROOM_SAMPLES + SHORTEN_SAMPLES {
+            self.decode_ahead(place, wanted.max(stretch::SAMPLES_MIN + CONTEXT));
             let removed = stretch::shorten(&mut self.sound);
             self.counters.shortened_samples += removed as u64;
             -(removed as i64)
-        } else if delay < target {
+        } else if delay < target - LENGTHEN_SAMPLES && delay < self.delay.spread_samples() as i64 + LENGTHEN_SAMPLES {
             self.decode_ahead(place, stretch::SAMPLES_MIN);
             let added = stretch::lengthen(&mut self.sound);
             self.counters.lengthened_samples += added as u64;
@@ -347,184 +394,4 @@ impl Waiting {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::synthetic::{Tone, level};
-
-    /// A talker, a network that is ours, and a desktop that pulls 10 ms at a time.
-    struct Call {
-        start: Instant,
-        now: Duration,
-        voice: Voice,
-        encoder: opus::Encoder,
-        tone: Tone,
-        sequence: u16,
-        timestamp: u32,
-        heard: Vec<i16>,
-    }
-
-    impl Call {
-        fn new() -> Self {
-            Self {
-                start: Instant::now(),
-                now: Duration::ZERO,
-                voice: Voice::new().expect("decoder"),
-                encoder: opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Voip).expect("encoder"),
-                tone: Tone::new(700.0, 6000.0),
-                sequence: 65_500,
-                timestamp: u32::MAX - 48_000,
-                heard: Vec::new(),
-            }
-        }
-
-        fn packet(&mut self) -> Packet {
-            let mut pcm = [0; 960];
-            self.tone.fill(&mut pcm);
-            let payload = self.encoder.encode_vec(&pcm, 400).expect("encodes");
-            let packet = Packet { sequence: self.sequence, timestamp: self.timestamp, payload };
-            self.sequence = self.sequence.wrapping_add(1);
-            self.timestamp = self.timestamp.wrapping_add(960);
-            packet
-        }
-
-        fn pull(&mut self) {
-            let mut out = [0; 480];
-            self.voice.pull(self.start + self.now, &mut out);
-            self.heard.extend_from_slice(&out);
-        }
-
-        /// `packets` of 20 ms, each arriving after `delay_us(n)`; `None` is lost. The sender's clock is `ppm` slow.
-        fn talk(&mut self, packets: u64, ppm: i64, delay_us: impl Fn(u64) -> Option<u64>) {
-            let begin = self.now.as_micros() as u64;
-            let interval = (20_000 * (1_000_000 + ppm) / 1_000_000) as u64;
-            let mut arrivals: Vec<(u64, Packet)> = (0..packets)
-                .filter_map(|n| {
-                    let packet = self.packet();
-                    delay_us(n).map(|delay| (begin + n * interval + delay, packet))
-                })
-                .collect();
-            arrivals.sort_by_key(|(at, _)| *at);
-            let mut arrivals = arrivals.into_iter().peekable();
-            let end = begin + packets * interval;
-            let mut pulled = begin;
-            while pulled < end {
-                while let Some((at, packet)) = arrivals.next_if(|(at, _)| *at <= pulled) {
-                    self.voice.receive(self.start + Duration::from_micros(at), packet);
-                }
-                self.now = Duration::from_micros(pulled);
-                self.pull();
-                pulled += 10_000;
-            }
-            self.now = Duration::from_micros(end);
-        }
-
-        fn buffered_ms(&self) -> usize {
-            self.voice.buffered_samples() / 48
-        }
-    }
-
-    #[test]
-    fn a_clean_voice_is_played_at_its_level_without_concealment() {
-        let mut call = Call::new();
-        call.talk(200, 0, |_| Some(5_000));
-        let counters = call.voice.counters();
-        assert_eq!((counters.lost, counters.underruns, counters.undecodable), (0, 0, 0));
-        let rms = level(&call.heard[48_000..]);
-        assert!((rms - 6000.0 / f64::sqrt(2.0)).abs() < 200.0, "level {rms:.0}");
-        assert!(call.buffered_ms() <= 60, "{} ms held back", call.buffered_ms());
-    }
-
-    #[test]
-    fn loss_is_concealed_and_the_voice_stays() {
-        let mut call = Call::new();
-        call.talk(500, 0, |n| (n % 10 != 3).then_some(5_000));
-        let counters = call.voice.counters();
-        assert_eq!(counters.lost, 50);
-        let rms = level(&call.heard[48_000..]);
-        assert!((rms - 6000.0 / f64::sqrt(2.0)).abs() < 400.0, "level {rms:.0}");
-    }
-
-    #[test]
-    fn jitter_raises_the_delay_and_little_is_concealed() {
-        let mut call = Call::new();
-        // 0 to 80 ms in a fixed pseudo-random order; also reorders.
-        call.talk(1500, 0, |n| Some(n.wrapping_mul(2_654_435_761) % 80_000));
-        let before = call.voice.counters().concealed_samples;
-        call.talk(1500, 0, |n| Some(n.wrapping_mul(2_654_435_761) % 80_000));
-        let concealed = call.voice.counters().concealed_samples - before;
-        assert!(concealed * 100 <= 1500 * 960 * 2, "{concealed} samples concealed in 30 s");
-        assert!(call.buffered_ms() <= 200, "{} ms held back", call.buffered_ms());
-    }
-
-    #[test]
-    fn a_burst_after_a_stall_does_not_stay_as_delay() {
-        let mut call = Call::new();
-        call.talk(200, 0, |_| Some(5_000));
-        // The network stops for 600 ms, then everything comes at once.
-        call.talk(30, 0, |n| Some(600_000 - n * 20_000));
-        call.talk(50, 0, |_| Some(5_000));
-        let after = call.buffered_ms();
-        call.talk(500, 0, |_| Some(5_000));
-        assert!(call.buffered_ms() <= 80, "{after} ms, ten seconds later {} ms", call.buffered_ms());
-    }
-
-    #[test]
-    fn drifting_clocks_do_not_make_gaps() {
-        for ppm in [-300, 300] {
-            let mut call = Call::new();
-            call.talk(30_000, ppm, |n| Some(5_000 + n % 7 * 300));
-            let counters = call.voice.counters();
-            assert!(counters.underruns <= 1, "{ppm} ppm: {counters:?}");
-            assert!(call.buffered_ms() <= 80, "{ppm} ppm: {} ms held back", call.buffered_ms());
-        }
-    }
-
-    #[test]
-    fn a_voice_that_stops_fades_and_comes_back() {
-        let mut call = Call::new();
-        call.talk(100, 0, |_| Some(5_000));
-        let stopped = call.heard.len();
-        for _ in 0..100 {
-            call.now += Duration::from_millis(10);
-            call.pull();
-        }
-        assert!(!call.voice.is_playing());
-        assert!(call.heard[stopped + 48 * 300..].iter().all(|&sample| sample == 0));
-        call.timestamp = call.timestamp.wrapping_add(48_000);
-        let resumed = call.heard.len();
-        call.talk(100, 0, |_| Some(5_000));
-        let rms = level(&call.heard[resumed + 48 * 200..]);
-        assert!(rms > 3500.0, "level {rms:.0} after the pause");
-    }
-
-    #[test]
-    fn pauses_of_the_sender_are_not_loss() {
-        let mut call = Call::new();
-        for _ in 0..20 {
-            call.talk(1, 0, |_| Some(5_000));
-            // Opus DTX: 380 ms without packets, time goes on.
-            call.timestamp = call.timestamp.wrapping_add(48 * 380);
-            for _ in 0..38 {
-                call.now += Duration::from_millis(10);
-                call.pull();
-            }
-        }
-        assert_eq!(call.voice.counters().lost, 0);
-        assert!(call.buffered_ms() <= 40, "{} ms held back", call.buffered_ms());
-    }
-
-    #[test]
-    fn garbage_is_counted_and_harmless() {
-        let mut call = Call::new();
-        call.talk(20, 0, |_| Some(5_000));
-        let now = call.start + call.now;
-        for n in 0..2000_u32 {
-            let payload = (0..n % 40).map(|i| (n.wrapping_mul(31) ^ i) as u8).collect();
-            let packet =
-                Packet { sequence: n.wrapping_mul(7919) as u16, timestamp: n.wrapping_mul(0x9e37_79b9), payload };
-            call.voice.receive(now, packet);
-            call.pull();
-        }
-        assert!(call.voice.counters().undecodable > 0);
-    }
-}
+mod tests;

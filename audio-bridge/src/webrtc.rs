@@ -5,6 +5,7 @@
 //! a node on the same machine is reached as well.
 
 use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,13 +17,14 @@ use ::webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use ::webrtc::peer_connection::{
     MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
     RTCIceGatheringState, RTCIceServer, RTCPeerConnectionState, RTCSessionDescription, Registry,
-    SettingEngineBuilder, SrtpProtectionProfile, configure_rtcp_reports,
+    SettingEngineBuilder, SrtpProtectionProfile, StatsSelector, configure_rtcp_reports,
 };
 use ::webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use rtc::peer_connection::configuration::media_engine::MIME_TYPE_OPUS;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind,
 };
+use rtc::statistics::report::RTCStatsReportEntry;
 use signaling_protocol::{IceServer, MediaUse};
 use tokio::sync::watch;
 
@@ -30,9 +32,12 @@ use crate::jitter::Packet;
 use crate::offer;
 use crate::pcm::SAMPLE_RATE;
 use crate::playout::{Playout, SlotPacket};
+use crate::red::{self, Unwrapped};
 
 /// The payload type of Chromium's offers, so that captures look familiar.
-const OPUS_PAYLOAD_TYPE: u8 = 111;
+pub const OPUS_PAYLOAD_TYPE: u8 = 111;
+const RED_PAYLOAD_TYPE: u8 = 63;
+const MIME_TYPE_RED: &str = "audio/red";
 const OPUS_PARAMETERS: &str = "minptime=10;useinbandfec=1;stereo=1;sprop-stereo=1";
 /// Voices of a room at the same time; the node leaves those beyond its own number silent.
 const SPEECH_SLOTS: usize = 8;
@@ -69,6 +74,7 @@ pub struct Peer {
     program: Arc<TrackLocalStaticRTP>,
     ssrc: u32,
     state: watch::Receiver<PeerState>,
+    takes_red: AtomicBool,
 }
 
 /// The offer, as signalling wants it.
@@ -81,6 +87,8 @@ pub struct Offer {
 /// What a packet of program sound consists of; the stream is the peer's own.
 #[derive(Clone, Debug)]
 pub struct ProgramPacket {
+    /// The payload is RED around Opus.
+    pub red: bool,
     pub marker: bool,
     pub sequence: u16,
     pub timestamp: u32,
@@ -106,7 +114,7 @@ impl Peer {
         let connection = connect(ice_servers, handler).await?;
         let program = program_track(ssrc);
         add_media(connection.as_ref(), &program).await?;
-        let peer = Self { connection, program, ssrc, state };
+        let peer = Self { connection, program, ssrc, state, takes_red: AtomicBool::new(false) };
 
         let offer = peer.connection.create_offer(None).await.map_err(refused("create an offer"))?;
         peer.connection.set_local_description(offer).await.map_err(refused("use its own offer"))?;
@@ -119,6 +127,7 @@ impl Peer {
     }
 
     pub async fn answer(&self, sdp: String) -> Result<(), PeerError> {
+        self.takes_red.store(offer::has_red(&sdp, RED_PAYLOAD_TYPE), Ordering::Relaxed);
         let answer = RTCSessionDescription::answer(sdp).map_err(refused("read the answer"))?;
         self.connection.set_remote_description(answer).await.map_err(refused("use the answer"))
     }
@@ -128,18 +137,33 @@ impl Peer {
         self.state.clone()
     }
 
+    /// Whether the node negotiated redundancy.
+    #[must_use]
+    pub fn takes_red(&self) -> bool {
+        self.takes_red.load(Ordering::Relaxed)
+    }
+
     /// Says whether the packet was taken.
     pub async fn send(&self, packet: ProgramPacket) -> bool {
         let header = rtc::rtp::Header {
             version: 2,
             marker: packet.marker,
-            payload_type: OPUS_PAYLOAD_TYPE,
+            payload_type: if packet.red { RED_PAYLOAD_TYPE } else { OPUS_PAYLOAD_TYPE },
             sequence_number: packet.sequence,
             timestamp: packet.timestamp,
             ssrc: self.ssrc,
             ..rtc::rtp::Header::default()
         };
         self.program.write_rtp(rtc::rtp::Packet { header, payload: packet.payload.into() }).await.is_ok()
+    }
+
+    /// The share of packets (0 to 1) that the node missed according to its last report; `None` before the first.
+    pub async fn fraction_lost(&self) -> Option<f64> {
+        let report = self.connection.get_stats(Instant::now(), StatsSelector::None).await;
+        report.iter().find_map(|entry| {
+            let RTCStatsReportEntry::RemoteInboundRtp(stats) = entry else { return None };
+            Some(stats.fraction_lost.clamp(0.0, 1.0))
+        })
     }
 
     pub async fn close(&self) {
@@ -153,6 +177,8 @@ async fn connect(ice_servers: &[IceServer], handler: Handler) -> Result<Arc<dyn 
     let mut media_engine = MediaEngine::default();
     let codec = RTCRtpCodecParameters { rtp_codec: opus(), payload_type: OPUS_PAYLOAD_TYPE };
     media_engine.register_codec(codec, RtpCodecKind::Audio).map_err(refused("use Opus"))?;
+    let codec = RTCRtpCodecParameters { rtp_codec: redundancy_codec(), payload_type: RED_PAYLOAD_TYPE };
+    media_engine.register_codec(codec, RtpCodecKind::Audio).map_err(refused("use redundancy"))?;
     let settings = SettingEngineBuilder::new()
         .with_srtp_protection_profiles(vec![
             SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
@@ -214,6 +240,17 @@ fn opus() -> RTCRtpCodec {
         clock_rate: SAMPLE_RATE,
         channels: 2,
         sdp_fmtp_line: OPUS_PARAMETERS.to_owned(),
+        rtcp_feedback: Vec::new(),
+    }
+}
+
+/// Redundancy over Opus (RFC 2198), as Chromium offers it.
+fn redundancy_codec() -> RTCRtpCodec {
+    RTCRtpCodec {
+        mime_type: MIME_TYPE_RED.to_owned(),
+        clock_rate: SAMPLE_RATE,
+        channels: 2,
+        sdp_fmtp_line: format!("{OPUS_PAYLOAD_TYPE}/{OPUS_PAYLOAD_TYPE}"),
         rtcp_feedback: Vec::new(),
     }
 }
@@ -286,12 +323,18 @@ async fn receive(track: Arc<dyn TrackRemote>, playout: Arc<Mutex<Playout>>) {
     while let Some(event) = track.poll().await {
         let TrackRemoteEvent::OnRtpPacket(packet) = event else { continue };
         let rtc::rtp::Packet { header, payload } = packet;
-        if header.payload_type != OPUS_PAYLOAD_TYPE {
-            continue;
-        }
-        let packet =
-            Packet { sequence: header.sequence_number, timestamp: header.timestamp, payload: payload.to_vec() };
-        let slot = SlotPacket { slot: header.ssrc, source: header.csrc.first().copied(), packet };
+        let (sequence, timestamp) = (header.sequence_number, header.timestamp);
+        let unwrapped = match header.payload_type {
+            OPUS_PAYLOAD_TYPE => {
+                let primary = Packet { sequence, timestamp, payload: payload.to_vec() };
+                Some(Unwrapped { primary, earlier: Vec::new() })
+            }
+            RED_PAYLOAD_TYPE => red::unwrap(OPUS_PAYLOAD_TYPE, sequence, timestamp, &payload),
+            _ => None,
+        };
+        let Some(Unwrapped { primary: packet, earlier }) = unwrapped else { continue };
+        let source = header.csrc.first().copied();
+        let slot = SlotPacket { slot: header.ssrc, source, packet, earlier };
         playout.lock().unwrap_or_else(PoisonError::into_inner).receive(Instant::now(), slot);
     }
 }

@@ -160,7 +160,7 @@ async fn connected(peer: &Peer) -> bool {
 async fn first_packet(peer: &Peer, node: &mut Node) {
     let mut sequence = 60_000;
     loop {
-        peer.send(ProgramPacket { marker: false, sequence, timestamp: 0, payload: vec![0; 40] }).await;
+        peer.send(ProgramPacket { red: false, marker: false, sequence, timestamp: 0, payload: vec![0; 40] }).await;
         sequence += 1;
         if timeout(Duration::from_millis(50), node.received.recv()).await.is_ok() {
             break;
@@ -178,6 +178,7 @@ async fn program_packets_keep_their_numbers_times_and_markers() {
         first_packet(&peer, &mut node).await;
         for n in 0..20_u32 {
             let packet = ProgramPacket {
+                red: false,
                 marker: n == 0,
                 sequence: 65_530_u16.wrapping_add(n as u16),
                 timestamp: n * 480 + if n >= 10 { 48_000 } else { 0 },

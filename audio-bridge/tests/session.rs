@@ -7,6 +7,7 @@ use audio_bridge::config::TokenSource;
 use audio_bridge::metrics::Metrics;
 use audio_bridge::playout::Playout;
 use audio_bridge::session::{Session, SessionSettings};
+use audio_bridge::speakers::{Gains, MaySpeak, Speakers};
 use audio_bridge::status::{SignalingState, Status};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -32,10 +33,16 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
         let url = format!("ws://{}/v1/rooms/demo", listener.local_addr().expect("address"));
         let status = Arc::new(Status::new("desktop.monitor".to_owned(), "mic_in".to_owned()));
-        let settings =
-            SessionSettings { url, token: TokenSource::Value("the token".into()), trust: Trust::System, ssrc: 7 };
+        let settings = SessionSettings {
+            url,
+            token: TokenSource::Value("the token".into()),
+            trust: Trust::System,
+            ssrc: 7,
+            ice_servers: Vec::new(),
+        };
         let playout = Arc::new(Mutex::new(Playout::default()));
-        let (session, _outlet) = Session::new(settings, playout, Arc::clone(&status), Metrics::new().0);
+        let speakers = Arc::new(Speakers::new(MaySpeak::All, Gains::default(), Arc::clone(&playout)));
+        let (session, _outlet) = Session::new(settings, playout, speakers, Arc::clone(&status), Metrics::new().0);
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(session.run(stopped));
         Self { listener, status, stop }

@@ -7,12 +7,13 @@
 //! happens all the same ends the stream, and the name is looked up again until it is back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use pulseaudio::protocol::stream::{BufferAttr, StreamFlags};
 use pulseaudio::protocol::{
     ChannelMap, Command, CreateRecordStreamReply, Prop, Props, PulseError, RecordStreamParams, SampleFormat,
-    SampleSpec, SubscriptionMask,
+    SampleSpec, SetRecordStreamBufferAttrParams, SubscriptionMask,
 };
 use tokio::time::timeout;
 
@@ -30,8 +31,8 @@ pub struct RecordSettings {
     pub pulse: PulseSettings,
     /// Name of the source, such as `desktop.monitor`.
     pub source: String,
-    /// The daemon is asked to deliver this much at a time.
-    pub fragment_ms: u32,
+    /// The daemon is asked to deliver this much at a time; may change.
+    pub fragment_ms: Arc<AtomicU32>,
 }
 
 #[derive(Debug)]
@@ -50,6 +51,7 @@ struct Stream {
     suspended: bool,
     /// Suspension is our own doing until the first sound.
     waking: bool,
+    fragment_ms: u32,
 }
 
 impl PulseSource {
@@ -84,6 +86,15 @@ impl PulseSource {
             }
             return Ok(None);
         };
+        let fragment_ms = self.settings.fragment_ms.load(Ordering::Relaxed);
+        if stream.fragment_ms != fragment_ms {
+            stream.fragment_ms = fragment_ms;
+            let index = stream.channel;
+            let buffer_attr = buffer_attr(fragment_ms);
+            let change =
+                SetRecordStreamBufferAttrParams { index, buffer_attr, adjust_latency: true, early_requests: false };
+            connection.send(&Command::SetRecordStreamBufferAttr(change)).await?;
+        }
         let limit = if stream.suspended { SILENT_MAX * 1000 } else { SILENT_MAX };
         let message = timeout(limit, connection.next()).await.map_err(|_| PulseFailure::Timeout)??;
         match message {
@@ -171,7 +182,7 @@ async fn create(connection: &mut Connection, settings: &RecordSettings) -> Resul
     let name = device_name(&settings.source);
     let mut props = Props::new();
     props.set(Prop::MediaName, c"Desktop sound");
-    let fragment_size = (samples_in_ms(settings.fragment_ms) * CAPTURE_CHANNELS * 2) as u32;
+    let fragment_ms = settings.fragment_ms.load(Ordering::Relaxed);
     let params = RecordStreamParams {
         sample_spec: SampleSpec {
             format: SampleFormat::S16Le,
@@ -180,8 +191,7 @@ async fn create(connection: &mut Connection, settings: &RecordSettings) -> Resul
         },
         channel_map: ChannelMap::stereo(),
         source_name: Some(name.clone()),
-        // Only these two count for recording; the rest keeps "server decides".
-        buffer_attr: BufferAttr { fragment_size, ..BufferAttr::default() },
+        buffer_attr: buffer_attr(fragment_ms),
         flags: StreamFlags { adjust_latency: true, no_move: true, ..StreamFlags::default() },
         props,
         ..RecordStreamParams::default()
@@ -201,7 +211,13 @@ async fn create(connection: &mut Connection, settings: &RecordSettings) -> Resul
         latency_us = created.stream_latency,
         "Opened the capture stream"
     );
-    Ok(Some(Stream { channel: created.channel, suspended: created.suspended, waking: false }))
+    Ok(Some(Stream { channel: created.channel, suspended: created.suspended, waking: false, fragment_ms }))
+}
+
+/// For recording only the fragment and the whole count; the rest keeps "server decides".
+fn buffer_attr(fragment_ms: u32) -> BufferAttr {
+    let fragment_size = (samples_in_ms(fragment_ms) * CAPTURE_CHANNELS * 2) as u32;
+    BufferAttr { fragment_size, ..BufferAttr::default() }
 }
 
 /// Waits until the set of devices changed, or a moment.

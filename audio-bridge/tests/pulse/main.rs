@@ -13,12 +13,14 @@ use audio_bridge::jitter::Packet;
 use audio_bridge::metrics::Metrics;
 use audio_bridge::pcm::{Captured, PcmSink, PcmSource};
 use audio_bridge::playout::{Playout, SlotPacket};
+use audio_bridge::profile::EncodeSettings;
 use audio_bridge::pulse::playback::PlaybackSettings;
 use audio_bridge::pulse::record::RecordSettings;
 use audio_bridge::pulse::{PulseSettings, PulseSink, PulseSource};
 use audio_bridge::queue::DropOldest;
 use audio_bridge::status::{DeviceState, Report, Status};
 use audio_bridge::synthetic::{Tone, amplitude_at, level};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use daemon::Daemon;
@@ -45,7 +47,8 @@ impl Bridge {
     }
 
     fn source_named(&self, source: &str) -> PulseSource {
-        let settings = RecordSettings { pulse: self.pulse.clone(), source: source.to_owned(), fragment_ms: 10 };
+        let settings =
+            RecordSettings { pulse: self.pulse.clone(), source: source.to_owned(), fragment_ms: Arc::new(10.into()) };
         PulseSource::new(settings, Arc::clone(&self.status), Arc::clone(&self.metrics))
     }
 
@@ -222,9 +225,9 @@ async fn a_restarted_daemon_continues_the_stream_with_the_gap_in_its_time() {
     let mut daemon = Daemon::start();
     let bridge = Bridge::on(daemon.unix());
     let queue = Arc::new(DropOldest::<Encoded>::with_capacity(64));
-    let settings = CaptureSettings { frame_ms: 10, bitrate_bps: 128_000, timestamp: 1000, silence_gate: false };
+    let settings = CaptureSettings { encode: EncodeSettings::default(), timestamp: 1000, silence_gate: false };
     let capture = Capture::new(settings, Arc::clone(&queue), Arc::clone(&bridge.metrics)).expect("encoder");
-    let task = tokio::spawn(capture::run(bridge.source(), capture));
+    let task = tokio::spawn(capture::run(bridge.source(), capture, watch::channel(EncodeSettings::default()).1));
     let mut last = frames(&queue, 100).await;
     for round in 0..2 {
         daemon.kill();
@@ -353,7 +356,7 @@ async fn talk(playout: Arc<Mutex<Playout>>) {
         let payload = encoder.encode_vec(&pcm, 1000).expect("encodes");
         let packet = Packet { sequence: n as u16, timestamp: n.wrapping_mul(960), payload };
         // Everyone is a new speaker in the slot.
-        let slot = SlotPacket { slot: 1, source: Some(speaker), packet };
+        let slot = SlotPacket { slot: 1, source: Some(speaker), packet, earlier: Vec::new() };
         playout.lock().expect("not poisoned").receive(Instant::now(), slot);
     }
 }
