@@ -73,12 +73,12 @@ pub struct Args {
     pub gains: Option<Gains>,
     /// STUN server, HOST:PORT [default: STUN_SERVER]
     #[arg(long, value_name = "SERVER")]
-    pub stun_server: Option<String>,
-    /// TURN server, turn://USER:PASSWORD@HOST:PORT. Others can read it in the process list: prefer BRIDGE_TURN_SERVER
+    pub ice_stun: Option<String>,
+    /// TURN server, turn://USER:PASSWORD@HOST:PORT. Others can read it in the process list: prefer BRIDGE_ICE_RELAY
     /// [default: TURN_SERVER]
     #[arg(long, value_name = "URL")]
     #[serde(serialize_with = "Secret::expose_in_settings")]
-    pub turn_server: Option<Secret>,
+    pub ice_relay: Option<Secret>,
     /// Send next to nothing while the desktop is digitally silent. Saves 100 small packets a second; browsers then bend
     /// the first quarter second of the next sound
     #[arg(long)]
@@ -114,8 +114,8 @@ struct Raw {
     redundancy: RedundancySetting,
     may_speak: MaySpeak,
     gains: Gains,
-    stun_server: Option<String>,
-    turn_server: Option<Secret>,
+    ice_stun: Option<String>,
+    ice_relay: Option<Secret>,
     silence_gate: bool,
     log: LogFormat,
     log_filter: String,
@@ -139,8 +139,8 @@ impl Default for Raw {
             redundancy: RedundancySetting::default(),
             may_speak: MaySpeak::default(),
             gains: Gains::default(),
-            stun_server: None,
-            turn_server: None,
+            ice_stun: None,
+            ice_relay: None,
             silence_gate: false,
             log: LogFormat::Text,
             log_filter: LOG_FILTER.to_owned(),
@@ -204,8 +204,8 @@ pub struct Surroundings {
     pub cookie: Option<PathBuf>,
     pub home: Option<PathBuf>,
     pub runtime_dir: Option<PathBuf>,
-    pub stun_server: Option<String>,
-    pub turn_server: Option<Secret>,
+    pub ice_stun: Option<String>,
+    pub ice_relay: Option<Secret>,
 }
 
 impl Surroundings {
@@ -215,8 +215,8 @@ impl Surroundings {
         let text = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         Self {
             server: text("PULSE_SERVER"),
-            stun_server: text("STUN_SERVER"),
-            turn_server: text("TURN_SERVER").map(|url| url.as_str().into()),
+            ice_stun: text("STUN_SERVER"),
+            ice_relay: text("TURN_SERVER").map(|url| url.as_str().into()),
             cookie: path("PULSE_COOKIE"),
             home: path("HOME"),
             runtime_dir: path("XDG_RUNTIME_DIR"),
@@ -242,8 +242,8 @@ impl Settings {
             (None, None) => return Err(ConfigError::NoToken),
         };
         let pulse = pulse(raw.pulse_server, raw.pulse_cookie, &environment)?;
-        let stun = raw.stun_server.or(environment.stun_server).map(|server| ice::stun(&server));
-        let turn = raw.turn_server.or(environment.turn_server).map(|server| ice::turn(server.expose()));
+        let stun = raw.ice_stun.or(environment.ice_stun).map(|server| ice::stun(&server));
+        let turn = raw.ice_relay.or(environment.ice_relay).map(|server| ice::turn(server.expose()));
         let ice_servers = stun.into_iter().chain(turn).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             signaling,
@@ -321,14 +321,14 @@ mod tests {
     #[test]
     fn servers_of_the_environment_are_used_and_never_printed() {
         let environment = Surroundings {
-            stun_server: Some("stun.example.org:3478".to_owned()),
-            turn_server: Some("turn://me:hidden@turn.example.org".into()),
+            ice_stun: Some("stun.example.org:3478".to_owned()),
+            ice_relay: Some("turn://me:hidden@turn.example.org".into()),
             ..Surroundings::default()
         };
         let settings = Settings::check(raw(), environment.clone()).expect("valid");
         assert_eq!(settings.ice_servers.len(), 2);
         assert!(!format!("{settings:?}").contains("hidden"));
-        let own = Raw { turn_server: Some("turn://hidden@nowhere".into()), ..raw() };
+        let own = Raw { ice_relay: Some("turn://hidden@nowhere".into()), ..raw() };
         let refused = Settings::check(own, environment).expect_err("refused").to_string();
         assert!(refused.contains("TURN_SERVER") && !refused.contains("hidden"), "{refused}");
     }
