@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("audio-bridge", "admin"),
     ("audio-bridge", "signaling-protocol"),
     ("carillon", "admin"),
+    ("carillon", "relay"),
     ("carillon", "sfu"),
     ("carillon", "signaling"),
     ("loadgen", "sfu-control"),

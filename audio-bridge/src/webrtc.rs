@@ -2,7 +2,8 @@
 //! only file that names the WebRTC library. Signalling is not its business, nor when to connect again.
 //!
 //! The node is ICE-lite and needs no candidates of ours; sockets are bound to every interface and to loopback, so that
-//! a node on the same machine is reached as well.
+//! a node on the same machine is reached as well. Of the relays that signalling names, those over UDP are used: the library
+//! has no TURN over TCP or TLS.
 
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -255,18 +256,17 @@ fn redundancy_codec() -> RTCRtpCodec {
     }
 }
 
-/// The relays among the servers: the node's own addresses need no STUN server.
+/// The relays among the servers that the library can use: over UDP, with a credential. It has no TURN over TCP or TLS, and
+/// refuses the whole configuration for one entry without a credential. The node's own addresses need no STUN server.
 fn relays(ice_servers: &[IceServer]) -> Vec<RTCIceServer> {
-    let is_relay = |url: &&String| url.starts_with("turn:") || url.starts_with("turns:");
+    let is_usable = |url: &&String| url.starts_with("turn:") && !url.ends_with("=tcp");
     ice_servers
         .iter()
         .filter_map(|server| {
-            let urls: Vec<String> = server.urls.iter().filter(is_relay).cloned().collect();
-            (!urls.is_empty()).then(|| RTCIceServer {
-                urls,
-                username: server.username.clone().unwrap_or_default(),
-                credential: server.credential.clone().unwrap_or_default(),
-            })
+            let urls: Vec<String> = server.urls.iter().filter(is_usable).cloned().collect();
+            let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+            let (username, credential) = filled(&server.username).zip(filled(&server.credential))?;
+            (!urls.is_empty()).then_some(RTCIceServer { urls, username, credential })
         })
         .collect()
 }
@@ -341,4 +341,40 @@ async fn receive(track: Arc<dyn TrackRemote>, playout: Arc<Mutex<Playout>>) {
 
 fn refused(doing: &'static str) -> impl FnOnce(WebRtcError) -> PeerError {
     move |source| PeerError::Library { doing, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(urls: &[&str], credential: Option<&str>) -> IceServer {
+        let urls = urls.iter().map(|url| (*url).to_owned()).collect();
+        IceServer { urls, username: Some("1900000000:ada".to_owned()), credential: credential.map(str::to_owned) }
+    }
+
+    #[test]
+    fn relays_over_udp_with_a_credential_are_used_and_no_others() {
+        let mixed =
+            ["stun:r:3478", "turn:r:3478?transport=udp", "turn:r:3478?transport=tcp", "turns:r:5349?transport=tcp"];
+        let usable = relays(&[
+            server(&mixed, Some("c2VjcmV0")),
+            server(&["turn:bare:3478"], Some("c2VjcmV0")),
+            server(&["turn:without:3478"], None),
+            server(&["turn:empty:3478"], Some("")),
+            server(&["turns:secure:5349"], Some("c2VjcmV0")),
+        ]);
+        let urls: Vec<_> = usable.iter().flat_map(|server| &server.urls).collect();
+        assert_eq!(urls, ["turn:r:3478?transport=udp", "turn:bare:3478"]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_made_whatever_the_servers_are() {
+        let (state, _) = watch::channel(PeerState::Connecting);
+        let (gathered, _) = watch::channel(false);
+        let playout = Arc::new(Mutex::new(Playout::default()));
+        let handler = Handler { state, gathered, playout };
+        let servers =
+            [server(&["turns:[::1"], Some("x")), server(&["turn:r:3478?transport=tcp"], None), server(&[], None)];
+        assert!(connect(&servers, handler).await.is_ok());
+    }
 }

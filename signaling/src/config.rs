@@ -10,6 +10,7 @@ use admin::logs::LogFormat;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 
+use crate::ice::{BadBroker, Broker};
 use crate::rooms::Limits;
 use crate::tls;
 use crate::tokens::{Keys, KeysError};
@@ -60,6 +61,17 @@ pub struct Args {
     /// File with one kid:secret a line
     #[arg(long, value_name = "FILE")]
     pub token_keys_file: Option<PathBuf>,
+    /// URL of the credential broker, which names relays for calls [default: none]
+    #[arg(long, value_name = "URL")]
+    pub broker: Option<String>,
+    /// API key of this process at the broker, without its id. Others can read it in the process list: prefer the file or
+    /// SIGNALING_BROKER_KEY
+    #[arg(long, value_name = "KEY")]
+    #[serde(serialize_with = "Secret::expose_in_settings")]
+    pub broker_key: Option<Secret>,
+    /// File with that key
+    #[arg(long, value_name = "FILE")]
+    pub broker_key_file: Option<PathBuf>,
     /// Origin of a page elsewhere that may connect, as https://host or https://host:port; several with commas
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,
@@ -103,6 +115,9 @@ struct Settings {
     control_token_file: Option<PathBuf>,
     token_keys: Vec<Secret>,
     token_keys_file: Option<PathBuf>,
+    broker: Option<String>,
+    broker_key: Option<Secret>,
+    broker_key_file: Option<PathBuf>,
     allow_origin: Vec<String>,
     resume_grace_ms: u32,
     connections_max: usize,
@@ -126,6 +141,9 @@ impl Default for Settings {
             control_token_file: None,
             token_keys: Vec::new(),
             token_keys_file: None,
+            broker: None,
+            broker_key: None,
+            broker_key_file: None,
             allow_origin: Vec::new(),
             resume_grace_ms: 10_000,
             // About 20 KiB each.
@@ -157,6 +175,10 @@ pub enum ConfigError {
     NoControlToken,
     #[error("control_token is ***, must be at least {TOKEN_BYTES_MIN} printable ASCII characters without spaces")]
     BadControlToken,
+    #[error(transparent)]
+    Broker(#[from] BadBroker),
+    #[error("broker needs broker_key, broker_key_file or SIGNALING_BROKER_KEY: one of the broker's API keys")]
+    NoBrokerKey,
     #[error("{0} and {0}_file are both set")]
     Twice(&'static str),
     #[error("https needs tls_cert and tls_key")]
@@ -173,6 +195,7 @@ pub struct Config {
     pub admin: SocketAddr,
     pub control_token: Secret,
     pub token_keys: Keys,
+    pub broker: Option<Broker>,
     pub origins: AllowedOrigins,
     pub limits: Limits,
     pub connections_max: usize,
@@ -208,6 +231,16 @@ impl Config {
             (true, Some(file)) => Keys::parse(Secret::from_file(&file)?.expose().lines())?,
             (_, None) => Keys::parse(settings.token_keys.iter().map(Secret::expose))?,
         };
+        let broker_key = match (settings.broker_key, settings.broker_key_file) {
+            (Some(_), Some(_)) => return Err(ConfigError::Twice("broker_key")),
+            (Some(key), None) => Some(key),
+            (None, file) => file.as_deref().map(Secret::from_file).transpose()?,
+        };
+        let broker = match (settings.broker.as_deref(), &broker_key) {
+            (None, _) => None,
+            (Some(url), Some(key)) => Some(Broker::new(url, key)?),
+            (Some(_), None) => return Err(ConfigError::NoBrokerKey),
+        };
         if !(1_000..=120_000).contains(&settings.resume_grace_ms) {
             return Err(ConfigError::ResumeGrace);
         }
@@ -217,6 +250,7 @@ impl Config {
             admin: settings.admin,
             control_token,
             token_keys,
+            broker,
             origins: AllowedOrigins::parse(&settings.allow_origin)?,
             limits: Limits {
                 rooms_max: settings.rooms_max,

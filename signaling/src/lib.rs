@@ -2,13 +2,14 @@
 //! media: sound goes on when this process dies, and a new one takes the rooms over from the nodes.
 //!
 //! Pure parts: [`rooms`] (state machine), [`sdp`] (offers and answers), [`tokens`] and [`resume`] (credentials).
-//! Around them: [`hub`] carries effects out, [`session`] is one client, [`nodes`] are the media nodes, [`web`] the
-//! routes, [`listen`] the ports.
+//! Around them: [`hub`] carries effects out, [`session`] is one client, [`nodes`] are the media nodes, [`ice`] asks for
+//! relays, [`web`] the routes, [`listen`] the ports.
 
 pub mod announce;
 pub mod codes;
 pub mod config;
 pub mod hub;
+pub mod ice;
 pub mod listen;
 pub mod metrics;
 pub mod nodes;

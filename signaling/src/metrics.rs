@@ -14,6 +14,8 @@
 //! | `signaling_node_lost_peers_total` | counter | peers told to offer again because their node was lost |
 //! | `signaling_slow_closes_total` | counter | sockets cut off because the client did not read |
 //! | `signaling_refused_connections_total{reason}` | counter | connections refused before a WebSocket was open |
+//! | `signaling_broker_requests_total{result}` | counter | requests for ICE servers: `ok`, or why there were none |
+//! | `signaling_welcomes_without_relay_total` | counter | welcomes without ICE servers because the broker gave none in time |
 //! | `signaling_certificate_reloads_total{result}` | counter | changed certificates, taken or kept out |
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -53,6 +55,8 @@ pub struct Metrics {
     pub evictions: Counter,
     pub node_lost_peers: Counter,
     pub slow_closes: Counter,
+    pub welcomes_without_relay: Counter,
+    broker_requests: Family<ResultLabel, Counter>,
     requests: Family<TypeLabel, Counter>,
     errors: Family<CodeLabel, Counter>,
     refused: Family<ReasonLabel, Counter>,
@@ -74,6 +78,9 @@ impl Metrics {
         registry.register("node_lost_peers", "Peers of lost nodes", self.node_lost_peers.clone());
         registry.register("slow_closes", "Sockets cut off because the client did not read", self.slow_closes.clone());
         registry.register("refused_connections", "Connections refused before a WebSocket", self.refused.clone());
+        registry.register("broker_requests", "Requests for ICE servers by result", self.broker_requests.clone());
+        let help = "Welcomes without ICE servers because the broker gave none in time";
+        registry.register("welcomes_without_relay", help, self.welcomes_without_relay.clone());
         registry.register("certificate_reloads", "Changed certificates, taken or kept out", self.reloads.clone());
     }
 
@@ -88,6 +95,10 @@ impl Metrics {
 
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    pub fn broker_request(&self, result: &'static str) {
+        self.broker_requests.get_or_create(&ResultLabel { result }).inc();
     }
 
     pub fn certificate_reload(&self, result: &'static str) {

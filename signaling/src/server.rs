@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::announce::{self, Announcements};
 use crate::hub::Hub;
+use crate::ice::IceServers;
 use crate::listen::{self, Connections};
 use crate::metrics::Metrics;
 use crate::nodes::{Embedded, Registry};
@@ -76,6 +77,7 @@ impl Server {
         let context = Arc::new(Context {
             hub: Arc::clone(&hub),
             keys: config.token_keys,
+            ice: IceServers::new(config.broker, Arc::clone(&metrics)),
             metrics: Arc::clone(&metrics),
             resume_grace: config.limits.resume_grace,
         });

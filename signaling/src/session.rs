@@ -9,11 +9,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use signaling_protocol::{ClientMessage, PROTOCOL_VERSION, ProtocolError, ServerMessage, Welcome};
+use signaling_protocol::{ClientMessage, IceServer, PROTOCOL_VERSION, ProtocolError, ServerMessage, Welcome};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use crate::codes::Code;
 use crate::hub::{Hub, Outbound, Registration};
+use crate::ice::{Feed, IceServers};
 use crate::metrics::Metrics;
 use crate::resume::{self, Participation};
 use crate::rooms::{ConnId, Grant, Greeting, Input, MediaSpec, NodeAnswer, Request};
@@ -42,6 +43,7 @@ const OFFERS_KEPT: usize = 4;
 pub struct Context {
     pub hub: Arc<Hub>,
     pub keys: Keys,
+    pub ice: Arc<IceServers>,
     pub metrics: Arc<Metrics>,
     pub resume_grace: Duration,
 }
@@ -76,6 +78,7 @@ pub async fn run(socket: Socket, room: String, context: Arc<Context>) {
         conn,
         room,
         grant: None,
+        ice: None,
         offers: VecDeque::new(),
         answers: 0,
         hello_tries: 0,
@@ -119,6 +122,7 @@ struct Session {
     room: String,
     /// After `welcome`.
     grant: Option<Grant>,
+    ice: Option<Feed>,
     offers: VecDeque<(u64, Offer)>,
     answers: u64,
     hello_tries: u32,
@@ -153,6 +157,7 @@ impl Session {
                         Err(gone) => Err(gone.into()),
                     }
                 }
+                ice_servers = next_servers(&mut self.ice) => self.send_servers(ice_servers).await,
                 _ = ping.tick() => {
                     pings_missed += 1;
                     if pings_missed > PINGS_MISSED_MAX {
@@ -183,7 +188,7 @@ impl Session {
             match outgoing {
                 Outbound::Text(text) => self.socket.feed(text).await?,
                 Outbound::Welcome(greeting) => {
-                    let message = ServerMessage::Welcome(Box::new(self.welcome(*greeting)));
+                    let message = ServerMessage::Welcome(Box::new(self.welcome(*greeting).await));
                     self.feed(&message).await?;
                 }
                 Outbound::Answer { re, answer } => self.answer(re, &answer).await?,
@@ -201,6 +206,12 @@ impl Session {
     async fn feed(&mut self, message: &ServerMessage) -> Result<(), End> {
         let Ok(text) = serde_json::to_string(message) else { return Ok(()) };
         self.socket.feed(text.into()).await?;
+        Ok(())
+    }
+
+    async fn send_servers(&mut self, ice_servers: Vec<IceServer>) -> Result<(), End> {
+        self.feed(&ServerMessage::IceServers { ice_servers }).await?;
+        self.socket.flush().await?;
         Ok(())
     }
 
@@ -346,10 +357,13 @@ impl Session {
         Ok(Input::Resume { conn: self.conn, re, participation })
     }
 
-    fn welcome(&mut self, greeting: Greeting) -> Welcome {
+    async fn welcome(&mut self, greeting: Greeting) -> Welcome {
         let Greeting { re, room, peer, nonce, grant, resumed, roster } = greeting;
         let participation = Participation { room: room.clone(), peer: peer.clone(), nonce };
         let role = grant.role;
+        let mut feed = self.context.ice.feed(&grant.identity);
+        let ice_servers = feed.first().await;
+        self.ice = Some(feed);
         self.grant = Some(grant);
         Welcome {
             re,
@@ -358,7 +372,7 @@ impl Session {
             peer,
             role,
             resumed,
-            ice_servers: Vec::new(),
+            ice_servers,
             roster,
             resume: resume::mint(&participation, &self.context.keys),
             limits: signaling_protocol::Limits {
@@ -378,6 +392,14 @@ impl Session {
         let origin = Origin { session_id: self.conn.0, version: self.answers };
         let sdp = write_answer(&offer, &answer.transport, &answer.slots, origin);
         self.feed(&ServerMessage::Answer { re, sdp }).await
+    }
+}
+
+/// Never, before the welcome.
+async fn next_servers(feed: &mut Option<Feed>) -> Vec<IceServer> {
+    match feed {
+        Some(feed) => feed.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -11,6 +11,7 @@ mod desktop;
 mod links;
 mod ports;
 mod process;
+mod relaying;
 mod secrets;
 mod stack;
 mod state;
@@ -70,6 +71,9 @@ pub(crate) struct Args {
     /// Port of the page over HTTPS, for other devices
     #[arg(long, default_value_t = 8443, value_name = "PORT")]
     pub(super) https_port: u16,
+    /// Port of the relay
+    #[arg(long, default_value_t = 3478, value_name = "PORT")]
+    pub(super) relay_port: u16,
     /// Show the logs of the processes here as well
     #[arg(long, short)]
     pub(super) verbose: bool,

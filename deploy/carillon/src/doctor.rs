@@ -42,8 +42,10 @@ impl Finding {
 pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let findings = [
         media_port(args.media_port),
-        page_port("page", 8080),
-        page_port("page over https", 8443),
+        tcp_port("page", 8080),
+        tcp_port("page over https", 8443),
+        relay_port(3478),
+        tcp_port("credentials", 7300),
         socket_buffer("receive buffer", "/proc/sys/net/core/rmem_max", "net.core.rmem_max"),
         socket_buffer("send buffer", "/proc/sys/net/core/wmem_max", "net.core.wmem_max"),
         open_files(std::fs::read_to_string("/proc/self/limits").unwrap_or_default().as_str()),
@@ -81,7 +83,23 @@ fn media_port(port: u16) -> Finding {
     }
 }
 
-fn page_port(about: &'static str, port: u16) -> Finding {
+fn relay_port(port: u16) -> Finding {
+    let about = "relay port";
+    let everywhere = (Ipv4Addr::UNSPECIFIED, port);
+    match UdpSocket::bind(everywhere).and_then(|_| TcpListener::bind(everywhere)) {
+        Ok(_) => Finding::new(Verdict::Good, about, format!("UDP and TCP {port} are free")),
+        Err(error) => Finding::new(
+            Verdict::Mind,
+            about,
+            format!(
+                "UDP or TCP {port} cannot be used ({error}); carillon dev takes another, which firewalls let through less \
+                 often; in production set relay --port"
+            ),
+        ),
+    }
+}
+
+fn tcp_port(about: &'static str, port: u16) -> Finding {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         Ok(_) => Finding::new(Verdict::Good, about, format!("TCP {port} is free")),
         Err(error) => {
@@ -170,9 +188,11 @@ mod tests {
     fn a_taken_port_is_noticed() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
-        assert_eq!(page_port("page", port).verdict, Verdict::Mind);
+        assert_eq!(tcp_port("page", port).verdict, Verdict::Mind);
+        assert_eq!(relay_port(port).verdict, Verdict::Mind);
         drop(taken);
-        assert_eq!(page_port("page", port).verdict, Verdict::Good);
+        assert_eq!(tcp_port("page", port).verdict, Verdict::Good);
+        assert_eq!(relay_port(port).verdict, Verdict::Good);
     }
 
     #[test]

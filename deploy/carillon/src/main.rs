@@ -1,6 +1,6 @@
 //! `carillon`: one binary for a person at a terminal. `dev` runs a whole system on this machine, `token` mints a room
-//! token, `doctor` says what stands in the way. The processes themselves are `sfu` and `signaling`: this package starts
-//! and watches them and knows nothing of media or rooms.
+//! token, `doctor` says what stands in the way. The processes themselves are `sfu`, `signaling` and those of `relay`: this
+//! package starts and watches them and knows nothing of media or rooms.
 
 mod dev;
 mod doctor;
@@ -34,6 +34,10 @@ enum Command {
     Sfu(Box<sfu::Args>),
     /// Run signalling alone
     Signaling(Box<signaling::Args>),
+    /// Run the relay alone
+    Relay(Box<relay::Args>),
+    /// Run the credential broker alone
+    CredentialBroker(Box<relay::broker::Args>),
     /// Become PROGRAM, but end when the process PARENT does
     #[command(hide = true)]
     Tied(tie::Args),
@@ -46,6 +50,8 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::main(&args),
         Command::Sfu(args) => sfu::run(*args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Command::Signaling(args) => signaling::run(*args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::Relay(args) => relay::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::CredentialBroker(args) => relay::broker::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Command::Tied(args) => tie::main(args),
     };
     outcome.unwrap_or_else(|error| {

@@ -14,6 +14,10 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
+const CHILDREN: [&str; 4] = ["relay", "credential-broker", "signaling", "sfu"];
+/// Ends of the names of variables.
+const SECRETS: [&str; 4] = ["_CONTROL_TOKEN", "_TOKEN_KEYS", "_API_KEY", "_BROKER_KEY"];
+
 struct Dev {
     child: Child,
     folder: tempfile::TempDir,
@@ -25,7 +29,7 @@ impl Dev {
         let output = std::fs::File::create(folder.path().join("output")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_carillon"))
             .args(["dev", "--no-desktop", "--advertise", "127.0.0.1", "--shards", "1"])
-            .args(["--http-port", "0", "--https-port", "0", "--media-port", "0"])
+            .args(["--http-port", "0", "--https-port", "0", "--media-port", "0", "--relay-port", "0"])
             .arg("--ready-file")
             .arg(folder.path().join("ready.json"))
             .arg("--state-dir")
@@ -113,7 +117,8 @@ fn becomes_ready_tells_everything_and_stops_on_request() {
     }
     assert!(report["desktop"].is_null());
     dev.says("Ctrl-C stops everything");
-    let children = [pid(&report, "sfu"), pid(&report, "signaling")];
+    assert!(report["relay"]["urls"][0].as_str().unwrap().starts_with("turn:127.0.0.1:"));
+    let children = CHILDREN.map(|name| pid(&report, name));
     kill_process(pid(&report, "carillon"), Signal::TERM).unwrap();
     assert_eq!(dev.end().code(), Some(0));
     assert!(children.iter().all(|pid| gone(*pid)));
@@ -124,7 +129,7 @@ fn becomes_ready_tells_everything_and_stops_on_request() {
 fn a_killed_process_is_reported_and_started_again() {
     let mut dev = Dev::start(&[]);
     let before = dev.ready(|_| true);
-    for name in ["signaling", "sfu"] {
+    for name in CHILDREN {
         kill_process(pid(&before, name), Signal::KILL).unwrap();
         dev.says(&format!("{name} was killed (signal 9). Starting it again"));
         dev.says(&format!("{name} is back"));
@@ -138,7 +143,7 @@ fn a_killed_process_is_reported_and_started_again() {
 fn killing_carillon_itself_leaves_nothing_behind() {
     let mut dev = Dev::start(&[]);
     let report = dev.ready(|_| true);
-    let children = [pid(&report, "sfu"), pid(&report, "signaling")];
+    let children = CHILDREN.map(|name| pid(&report, name));
     dev.child.kill().unwrap();
     await_gone(&children);
 }
@@ -147,13 +152,13 @@ fn killing_carillon_itself_leaves_nothing_behind() {
 fn no_secret_is_an_argument() {
     let mut dev = Dev::start(&[]);
     let report = dev.ready(|_| true);
-    for name in ["sfu", "signaling"] {
+    for name in ["sfu", "signaling", "credential-broker"] {
         let process = Path::new("/proc").join(pid(&report, name).to_string());
         let arguments = std::fs::read_to_string(process.join("cmdline")).unwrap();
         let environment = String::from_utf8_lossy(&std::fs::read(process.join("environ")).unwrap()).into_owned();
         let variables = environment.split('\0').filter_map(|line| line.split_once('='));
         let secrets: Vec<&str> = variables
-            .filter(|(key, _)| key.ends_with("_CONTROL_TOKEN") || key.ends_with("_TOKEN_KEYS"))
+            .filter(|(key, _)| SECRETS.iter().any(|secret| key.ends_with(secret)))
             .map(|(_, value)| value)
             .collect();
         assert!(!secrets.is_empty() && secrets.iter().all(|secret| !arguments.contains(secret)), "{name}");

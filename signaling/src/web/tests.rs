@@ -10,9 +10,11 @@ fn routes() -> Router {
     let metrics = Arc::new(crate::metrics::Metrics::default());
     let rooms = crate::rooms::Rooms::new(crate::rooms::Limits::default(), std::time::Instant::now());
     let registry = Arc::new(crate::nodes::Embedded::default());
+    let ice = crate::ice::IceServers::new(None, Arc::clone(&metrics));
     let context = Context {
         hub: crate::hub::Hub::start(rooms, registry, Arc::clone(&metrics)),
         keys: crate::tokens::Keys::parse(["a:0123456789abcdef0123456789abcdef"]).unwrap(),
+        ice,
         metrics,
         resume_grace: std::time::Duration::from_secs(10),
     };

@@ -7,6 +7,7 @@ mod hostile;
 mod joining;
 mod media_node;
 mod nodes;
+mod relays;
 mod resuming;
 mod secure;
 mod stack;

@@ -37,6 +37,14 @@ describe("link", () => {
     assert.equal(autoJoin(`#token=${TOKEN}&join=anything`), null);
   });
 
+  it("asks for a relay only where the link says relay=1", () => {
+    const relayOnly = (hash: string) => {
+      const link = readLink("/r/demo", hash, 0);
+      return link.kind === "ready" && link.relayOnly;
+    };
+    assert.deepEqual(["", "&relay=0", "&relay=1"].map((more) => relayOnly(`#token=${TOKEN}${more}`)), [false, false, true]);
+  });
+
   it("survives a path that is not well encoded", () => {
     assert.equal(readLink("/r/%E0%A4%A", "", 0).room, "%E0%A4%A");
   });

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::relaying::RelayReport;
 use super::state::write_private;
 
 /// The content of the ready file. Rewritten when a process came back with another id.
@@ -26,6 +27,7 @@ pub(super) struct ReadyReport {
     /// Process ids.
     pub(super) processes: BTreeMap<&'static str, u32>,
     pub(super) desktop: Option<DesktopReport>,
+    pub(super) relay: RelayReport,
     /// Where each process answers `/metrics`, `/livez` and `/readyz`.
     pub(super) admin: BTreeMap<&'static str, String>,
     pub(super) logs: PathBuf,
@@ -143,6 +145,13 @@ mod tests {
                 sink: "desktop",
                 microphone: "mic",
             }),
+            relay: RelayReport {
+                urls: vec!["turn:192.0.2.7:3478?transport=udp".to_owned()],
+                realm: "carillon",
+                secrets: "/relay-secrets".into(),
+                broker: "http://127.0.0.1:7300".to_owned(),
+                broker_key: "k".to_owned(),
+            },
             admin: [("sfu", "http://127.0.0.1:3".to_owned())].into(),
             logs: "/logs".into(),
         }
@@ -160,6 +169,7 @@ mod tests {
         assert_eq!(read["processes"]["signaling"], 77);
         assert_eq!(read["tokens"]["publisher"], "p");
         assert_eq!(read["desktop"]["sink"], "desktop");
+        assert_eq!(read["relay"]["urls"][0], "turn:192.0.2.7:3478?transport=udp");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

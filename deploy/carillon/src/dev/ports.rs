@@ -71,10 +71,12 @@ impl PortFinder {
 
     /// The first of `count` ports in a row, free for UDP and TCP at all addresses.
     pub(super) fn media(&mut self, usual: u16, count: u16) -> anyhow::Result<u16> {
-        self.find("media", usual, count, |port| {
-            let everywhere = (Ipv4Addr::UNSPECIFIED, port);
-            UdpSocket::bind(everywhere).is_ok() && TcpListener::bind(everywhere).is_ok()
-        })
+        self.find("media", usual, count, is_free_everywhere)
+    }
+
+    /// One port, free for UDP and TCP at all addresses.
+    pub(super) fn udp_and_tcp(&mut self, what: &str, usual: u16) -> anyhow::Result<u16> {
+        self.find(what, usual, 1, is_free_everywhere)
     }
 
     /// The locks, to be held as long as the ports are wanted, and what a person should know about the choice.
@@ -106,6 +108,11 @@ impl PortFinder {
         };
         if first == 0 { None } else { row.map(lock).collect() }
     }
+}
+
+fn is_free_everywhere(port: u16) -> bool {
+    let everywhere = (Ipv4Addr::UNSPECIFIED, port);
+    UdpSocket::bind(everywhere).is_ok() && TcpListener::bind(everywhere).is_ok()
 }
 
 #[cfg(test)]

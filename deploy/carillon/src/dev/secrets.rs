@@ -1,5 +1,5 @@
-//! What a run makes up for itself: the secret between node and signalling, the key that signs room tokens, the cookie of
-//! the desktop's sound server, and a certificate for HTTPS. They reach the processes by environment or by file, never by
+//! What a run makes up for itself: the secret between node and signalling, that of the relay, signalling's key at the
+//! credential broker, the key that signs room tokens, the cookie of the desktop's sound server, and a certificate. They reach the processes by environment or by file, never by
 //! argument, where every user of the machine could read them.
 
 use std::fmt::Write as _;
@@ -24,6 +24,10 @@ const SECRET_BYTES: usize = 32;
 #[derive(Debug)]
 pub(super) struct Secrets {
     pub(super) control: Secret,
+    /// Shared by relay and broker: whoever has it can make credentials.
+    pub(super) relay: Secret,
+    /// Signalling's at the broker.
+    pub(super) broker_key: Secret,
     pub(super) token_key: TokenKey,
     /// The token key is the caller's, not one of this run.
     pub(super) brought: bool,
@@ -46,7 +50,8 @@ impl Secrets {
             Some(text) => TokenKey::parse(text).context("CARILLON_TOKEN_KEY")?,
             None => TokenKey::parse(&format!("{KEY_NAME}:{}", random_hex()?))?,
         };
-        Ok(Self { control: random_hex()?.into(), token_key, brought })
+        let secret = || random_hex().map(Secret::from);
+        Ok(Self { control: secret()?, relay: secret()?, broker_key: secret()?, token_key, brought })
     }
 }
 
@@ -94,7 +99,10 @@ mod tests {
         assert_ne!(one.token_key.text().expose(), other.token_key.text().expose());
         assert_eq!(one.control.expose().len(), SECRET_BYTES * 2);
         let printed = format!("{one:?}");
-        assert!(!printed.contains(one.control.expose()) && !printed.contains(one.token_key.text().expose()));
+        let all = [&one.control, &one.relay, &one.broker_key, one.token_key.text()];
+        assert!(all.iter().all(|secret| !printed.contains(secret.expose())));
+        let different: std::collections::BTreeSet<&str> = all.iter().map(|secret| secret.expose()).collect();
+        assert_eq!(different.len(), all.len());
     }
 
     #[test]

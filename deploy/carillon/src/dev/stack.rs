@@ -1,5 +1,5 @@
-//! The processes of one run and the order in which they come up: signalling, media node, desktop, bridge. They end bridge
-//! first and media node last.
+//! The processes of one run and the order in which they come up: relay, credential broker, signalling, media node, desktop,
+//! bridge. They end bridge first; signalling ends before the media node, and the relay last.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,12 +16,13 @@ use super::desktop::{Desktop, MICROPHONE, MICROPHONE_SINK, SINK};
 use super::links::{DesktopReport, Https, Media, ReadyReport};
 use super::ports::{PortFinder, PortLocks};
 use super::process::{Ready, Running, Spec};
+use super::relaying::Relaying;
 use super::secrets::{Certificate, Secrets, write_certificate};
 use super::supervise::{News, Supervised, show_log};
 use super::terminal::Terminal;
 use crate::token::{Grant, ROLES, mint};
 
-const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub(super) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 #[derive(Debug, Default)]
 pub(super) struct Stack {
@@ -43,6 +44,7 @@ impl Stack {
     ) -> anyhow::Result<ReadyReport> {
         let plan = Plan::make(args, secrets, state, terminal)?;
         let mut report = plan.report()?;
+        self.start_relaying(args, &plan, terminal, &news, &mut report).await?;
         // Signalling listens before the media node announces itself, or the node would wait for its next heartbeat.
         let (sfu, signaling) = (plan.sfu(), plan.signaling());
         let mut signaling_process = self.spawn(&signaling, args.verbose)?;
@@ -69,6 +71,28 @@ impl Stack {
         }
         self.ports = Some(plan.locks);
         Ok(report)
+    }
+
+    /// Before signalling, whose first welcome then names the relay.
+    async fn start_relaying(
+        &mut self,
+        args: &Args,
+        plan: &Plan,
+        terminal: &Terminal,
+        news: &mpsc::Sender<News>,
+        report: &mut ReadyReport,
+    ) -> anyhow::Result<()> {
+        let relaying = &plan.relaying;
+        let relay = relaying.relay(&plan.program, &plan.logs, &plan.advertise, plan.media_ports());
+        let broker = relaying.broker(&plan.program, &plan.logs, &plan.secrets);
+        let steps = [("Relay", relay, relaying.words()), ("Credential broker", broker, relaying.broker_url())];
+        for (step, spec, detail) in steps {
+            let mut process = self.spawn(&spec, args.verbose)?;
+            process.until(&spec, &spec.ready).await?;
+            terminal.done(step, &detail);
+            self.watch(spec, process, news, report);
+        }
+        Ok(())
     }
 
     fn spawn(&mut self, spec: &Spec, verbose: bool) -> anyhow::Result<Running> {
@@ -110,6 +134,7 @@ struct Plan {
     signaling_admin: SocketAddr,
     secrets: Secrets,
     certificate: Certificate,
+    relaying: Relaying,
     desktop: Option<(Desktop, SocketAddr)>,
     program: PathBuf,
     logs: PathBuf,
@@ -133,6 +158,8 @@ impl Plan {
         let control = loopback(ports.tcp("control of the media node", LOOPBACK, 7100)?);
         let sfu_admin = loopback(ports.tcp("admin of the media node", LOOPBACK, 7101)?);
         let signaling_admin = loopback(ports.tcp("admin of signalling", LOOPBACK, 7201)?);
+        let host = outside(&advertise);
+        let relaying = Relaying::plan(&mut ports, args.relay_port, &advertise, host, &secrets, state)?;
         let desktop = if args.no_desktop {
             None
         } else {
@@ -161,6 +188,7 @@ impl Plan {
             signaling_admin,
             secrets,
             certificate,
+            relaying,
             desktop,
             program,
             logs,
@@ -199,6 +227,7 @@ impl Plan {
         let mut arguments =
             words(&["signaling", "--http", &self.http.to_string(), "--https", &self.https.to_string()]);
         arguments.extend(words(&["--admin", &self.signaling_admin.to_string()]));
+        arguments.extend(words(&["--broker", &self.relaying.broker_url()]));
         arguments.extend(["--tls-cert".into(), self.certificate.certificate.clone().into_os_string()]);
         arguments.extend(["--tls-key".into(), self.certificate.key.clone().into_os_string()]);
         Spec {
@@ -209,6 +238,7 @@ impl Plan {
             secrets: vec![
                 ("SIGNALING_CONTROL_TOKEN", self.secrets.control.clone()),
                 ("SIGNALING_TOKEN_KEYS", self.secrets.token_key.text().clone()),
+                ("SIGNALING_BROKER_KEY", self.secrets.broker_key.clone()),
             ],
             ready: Ready::Http(self.signaling_admin, "/readyz"),
             log: self.logs.join("signaling.log"),
@@ -252,7 +282,8 @@ impl Plan {
         if let Some((_, bridge)) = &self.desktop {
             admin.insert("audio-bridge", format!("http://{bridge}"));
         }
-        let host = SocketAddr::new(self.outside(), self.https.port());
+        admin.extend(self.relaying.admin());
+        let host = SocketAddr::new(outside(&self.advertise), self.https.port());
         Ok(ReadyReport {
             ws: self.ws(),
             room: self.args.room.clone(),
@@ -271,16 +302,16 @@ impl Plan {
                 sink: SINK,
                 microphone: MICROPHONE,
             }),
+            relay: self.relaying.report(&self.secrets),
             admin,
             logs: self.logs.clone(),
             page,
         })
     }
 
-    /// Where other devices reach this machine, when they do.
-    fn outside(&self) -> IpAddr {
-        let outside = self.advertise.iter().find(|address| !address.is_loopback());
-        outside.or(self.advertise.first()).copied().unwrap_or(LOOPBACK)
+    /// The first and the last.
+    fn media_ports(&self) -> (u16, u16) {
+        (self.media_port, self.media_port.saturating_add(self.shards - 1))
     }
 
     fn ws(&self) -> String {
@@ -299,6 +330,12 @@ fn cores() -> u16 {
     std::thread::available_parallelism().ok().and_then(|n| u16::try_from(n.get()).ok()).unwrap_or(1).min(64)
 }
 
+/// Where other devices reach this machine, when they do.
+fn outside(advertise: &[IpAddr]) -> IpAddr {
+    let outside = advertise.iter().find(|address| !address.is_loopback());
+    outside.or(advertise.first()).copied().unwrap_or(LOOPBACK)
+}
+
 /// Where to listen: not at the network when only loopback is advertised.
 fn listen_address(advertise: &[IpAddr]) -> IpAddr {
     match advertise {
@@ -310,11 +347,11 @@ fn listen_address(advertise: &[IpAddr]) -> IpAddr {
     }
 }
 
-fn join(addresses: &[IpAddr]) -> String {
+pub(super) fn join(addresses: &[IpAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-fn words(words: &[&str]) -> Vec<OsString> {
+pub(super) fn words(words: &[&str]) -> Vec<OsString> {
     words.iter().map(OsString::from).collect()
 }
 

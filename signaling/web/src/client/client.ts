@@ -27,6 +27,8 @@ export interface ClientOptions {
   speechSlots?: number;
   /** M-lines to receive program sound (desktops, shared tabs) in, in stereo. */
   programSlots?: number;
+  /** Media goes through a relay or not at all: for trying a relay out, and for people who must not show their address. */
+  relayOnly?: boolean;
   /** Milliseconds asked of the jitter buffers; null leaves the browser's own choice. */
   jitterBufferTargetMs?: number | null;
 }
@@ -51,7 +53,7 @@ export interface ClientEvents {
   problem: string;
 }
 
-const DEFAULTS = { speechSlots: 8, programSlots: 2, jitterBufferTargetMs: 1 };
+const DEFAULTS = { speechSlots: 8, programSlots: 2, relayOnly: false, jitterBufferTargetMs: 1 };
 /** How long `leave()` waits for the server's word before it closes anyway. */
 const LEAVE_MS_MAX = 500;
 /** Closes that are final, in case the `moved` message before them was lost. */
@@ -335,7 +337,7 @@ export class CarillonClient extends Emitter<ClientEvents> {
 
   async #newMedia(): Promise<MediaConnection> {
     this.#media?.close();
-    const { speechSlots, programSlots, jitterBufferTargetMs } = this.#options;
+    const { speechSlots, programSlots, relayOnly, jitterBufferTargetMs } = this.#options;
     const receives = this.role !== "publisher";
     const shape = {
       sends: this.sendable,
@@ -343,7 +345,8 @@ export class CarillonClient extends Emitter<ClientEvents> {
       speechSlots: receives ? Math.min(speechSlots, this.limits?.speech_slots ?? speechSlots) : 0,
       programSlots: receives ? Math.min(programSlots, this.limits?.program_slots ?? programSlots) : 0,
     };
-    const media: MediaConnection = new MediaConnection({ shape, iceServers: this.#iceServers, jitterBufferTargetMs }, (state) => {
+    const settings = { shape, iceServers: this.#iceServers, relayOnly, jitterBufferTargetMs };
+    const media: MediaConnection = new MediaConnection(settings, (state) => {
       if (this.#media === media) this.#handle({ on: "media", state });
     });
     this.#media = media;

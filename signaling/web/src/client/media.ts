@@ -15,6 +15,8 @@ export interface MediaShape {
 export interface MediaSettings {
   shape: MediaShape;
   iceServers: readonly IceServer[];
+  /** Through a relay or not at all. */
+  relayOnly: boolean;
   /** Asked of the jitter buffer of each receiver; it still grows by itself when packets come unevenly. */
   jitterBufferTargetMs: number | null;
 }
@@ -41,6 +43,7 @@ export class MediaConnection {
       bundlePolicy: "max-bundle",
       rtcpMuxPolicy: "require",
       iceServers: settings.iceServers.map((server) => ({ ...server })),
+      iceTransportPolicy: settings.relayOnly ? "relay" : "all",
     });
     this.pc.onconnectionstatechange = () => {
       const state = this.pc.connectionState;

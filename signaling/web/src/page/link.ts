@@ -1,11 +1,11 @@
-// Reads a join link: /r/{room}#token=<jwt>, with optional `name` and `join` (`mic` or `listen`: join without asking). The
-// token stays in the fragment, which browsers send to no server. Pure.
+// Reads a join link: /r/{room}#token=<jwt>, with optional `name`, `join` (`mic` or `listen`: join without asking) and
+// `relay=1` (through a relay or not at all). The token stays in the fragment, which browsers send to no server. Pure.
 
 import { readTokenClaims } from "../client/token.ts";
 import type { TokenClaims } from "../client/token.ts";
 
 export type Link =
-  | { kind: "ready"; room: string; token: string; claims: TokenClaims; name: string; autoJoin: "mic" | "listen" | null }
+  | { kind: "ready"; room: string; token: string; claims: TokenClaims; name: string; autoJoin: "mic" | "listen" | null; relayOnly: boolean }
   | { kind: "no_token" | "bad_token" | "expired"; room: string | null };
 
 export function readLink(pathname: string, hash: string, nowMs: number): Link {
@@ -26,6 +26,7 @@ export function readLink(pathname: string, hash: string, nowMs: number): Link {
     claims,
     name: (claims.name ?? fragment.get("name") ?? "").slice(0, 64),
     autoJoin: join === "mic" || join === "listen" ? join : null,
+    relayOnly: fragment.get("relay") === "1",
   };
 }
 

@@ -48,7 +48,8 @@ async function joinAtOnce(link: ReadyLink, withMicrophone: boolean): Promise<voi
 }
 
 function join(link: ReadyLink, choice: JoinChoice): { client: CarillonClient; view: CallView } {
-  const client = new CarillonClient({ room: link.room, token: link.token, ...(choice.name === "" ? {} : { name: choice.name }) });
+  const named = choice.name === "" ? {} : { name: choice.name };
+  const client = new CarillonClient({ room: link.room, token: link.token, relayOnly: link.relayOnly, ...named });
   exposeDebugHooks(client);
   const view = new CallView(client, link.room, choice.deviceId);
   call = { client, view };

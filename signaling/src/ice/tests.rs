@@ -1,0 +1,156 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// A broker whose answers are numbered.
+struct Desk {
+    server: admin::server::Server,
+    asked: Arc<AtomicUsize>,
+}
+
+#[derive(Clone)]
+struct Rules {
+    asked: Arc<AtomicUsize>,
+    lifetime: &'static str,
+}
+
+impl Desk {
+    async fn open(lifetime: &'static str) -> Self {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let rules = Rules { asked: Arc::clone(&asked), lifetime };
+        let router = Router::new().route("/v1alpha/iceconfig", post(mint)).with_state(rules);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = admin::server::serve_router(listener, router, admin::server::Limits::default()).unwrap();
+        Self { server, asked }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+async fn mint(
+    State(rules): State<Rules>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Result<String, StatusCode> {
+    if headers["authorization"] != "Bearer the-key" {
+        return Err(StatusCode::UNAUTHORIZED);
+    }
+    let (n, person) = (rules.asked.fetch_add(1, Ordering::Relaxed), &query["username"]);
+    let server = format!(r#"{{"urls":["turn:r:3478"],"username":"{n}:{person}","credential":"c"}}"#);
+    Ok(format!(r#"{{"lifetimeDuration":"{}","iceServers":[{server}]}}"#, rules.lifetime))
+}
+
+fn source(address: std::net::SocketAddr, key: &str) -> (Arc<IceServers>, Arc<Metrics>) {
+    let metrics = Arc::new(Metrics::default());
+    let broker = Broker::new(&format!("http://{address}"), &key.into()).unwrap();
+    (IceServers::new(Some(broker), Arc::clone(&metrics)), metrics)
+}
+
+fn names(servers: &[IceServer]) -> Vec<&str> {
+    servers.iter().filter_map(|server| server.username.as_deref()).collect()
+}
+
+#[tokio::test]
+async fn sockets_of_a_person_share_one_request_and_people_do_not() {
+    let desk = Desk::open("3600.000s").await;
+    let (source, _) = source(desk.server.local_addr(), "the-key");
+    let (mut one, mut other) = (source.feed("ada & co"), source.feed("ada & co"));
+    let (first, second) = tokio::join!(one.first(), other.first());
+    assert_eq!((names(&first), desk.asked()), (vec!["0:ada & co"], 1));
+    assert_eq!(first, second);
+    assert_eq!(names(&source.feed("ben").first().await), ["1:ben"]);
+    assert_eq!(names(&source.feed("ada & co").first().await), ["0:ada & co"]);
+    desk.server.stop().await;
+}
+
+#[tokio::test]
+async fn new_ones_come_before_the_old_ones_expire() {
+    let desk = Desk::open("1.000s").await;
+    let (source, _) = source(desk.server.local_addr(), "the-key");
+    let mut feed = source.feed("ada");
+    let began = Instant::now();
+    assert_eq!(names(&feed.first().await), ["0:ada"]);
+    assert_eq!(names(&feed.next().await), ["1:ada"]);
+    assert!(began.elapsed() >= Duration::from_millis(800), "not before they are needed");
+    desk.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_wait_that_is_given_up_again_and_again_still_ends() {
+    let desk = Desk::open("1.000s").await;
+    let (source, _) = source(desk.server.local_addr(), "the-key");
+    let mut feed = source.feed("ada");
+    feed.first().await;
+    let got = loop {
+        if let Ok(servers) = timeout(Duration::from_millis(3), feed.next()).await {
+            break servers;
+        }
+    };
+    assert_eq!(names(&got), ["1:ada"]);
+    desk.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_gone_delays_nobody_and_is_found_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let (source, metrics) = source(address, "the-key");
+    let mut feed = source.feed("ada");
+    assert!(feed.first().await.is_empty());
+    assert!(source.is_down());
+    assert_eq!(metrics.welcomes_without_relay.get(), 1);
+    let asked = Arc::new(AtomicUsize::new(7));
+    let router =
+        Router::new().route("/v1alpha/iceconfig", post(mint)).with_state(Rules { asked, lifetime: "60.000s" });
+    let listener = TcpListener::bind(address).await.unwrap();
+    let server = admin::server::serve_router(listener, router, admin::server::Limits::default()).unwrap();
+    assert_eq!(names(&feed.next().await), ["7:ada"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_broker_holds_up_the_first_join_for_a_second_and_the_next_not_at_all() {
+    // Takes connections, as a kernel does, and never answers.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (source, metrics) = source(listener.local_addr().unwrap(), "the-key");
+    let began = Instant::now();
+    assert!(source.feed("ada").first().await.is_empty());
+    let first = began.elapsed();
+    assert!(first >= WELCOME_WAIT_MAX && first < ASK_TIME_MAX, "{first:?}");
+    // Its request ends, and with it the patience of joins.
+    assert!(source.fresh("ada").await.is_none());
+    assert!(source.is_down());
+    let began = Instant::now();
+    assert!(source.feed("ben").first().await.is_empty());
+    assert!(began.elapsed() < WELCOME_WAIT_MAX);
+    assert_eq!(metrics.welcomes_without_relay.get(), 2);
+}
+
+#[tokio::test]
+async fn a_broker_that_refuses_us_leaves_calls_without_a_relay() {
+    let desk = Desk::open("60.000s").await;
+    let (source, metrics) = source(desk.server.local_addr(), "another-key");
+    assert!(source.feed("ada").first().await.is_empty());
+    assert_eq!((desk.asked(), metrics.welcomes_without_relay.get()), (0, 1));
+    assert!(source.people().is_empty(), "nothing is kept of a failure");
+    desk.server.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_broker_nobody_asks_and_nothing_is_missed() {
+    let metrics = Arc::new(Metrics::default());
+    let source = IceServers::new(None, Arc::clone(&metrics));
+    let mut feed = source.feed("ada");
+    assert!(feed.first().await.is_empty());
+    assert_eq!(metrics.welcomes_without_relay.get(), 0);
+    assert!(timeout(Duration::from_millis(1), feed.next()).await.is_err());
+}
