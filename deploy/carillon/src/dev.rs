@@ -74,6 +74,15 @@ pub(crate) struct Args {
     /// Port of the relay
     #[arg(long, default_value_t = 3478, value_name = "PORT")]
     pub(super) relay_port: u16,
+    /// Port of the relay over TLS
+    #[arg(long, default_value_t = 5349, value_name = "PORT")]
+    pub(super) relay_tls_port: u16,
+    /// Certificate chain (PEM) of page and relay [default: one signed by itself]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(super) tls_key: Option<PathBuf>,
     /// Show the logs of the processes here as well
     #[arg(long, short)]
     pub(super) verbose: bool,

@@ -45,6 +45,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         tcp_port("page", 8080),
         tcp_port("page over https", 8443),
         relay_port(3478),
+        relay_port(5349),
         tcp_port("credentials", 7300),
         socket_buffer("receive buffer", "/proc/sys/net/core/rmem_max", "net.core.rmem_max"),
         socket_buffer("send buffer", "/proc/sys/net/core/wmem_max", "net.core.wmem_max"),

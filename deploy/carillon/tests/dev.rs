@@ -29,7 +29,18 @@ impl Dev {
         let output = std::fs::File::create(folder.path().join("output")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_carillon"))
             .args(["dev", "--no-desktop", "--advertise", "127.0.0.1", "--shards", "1"])
-            .args(["--http-port", "0", "--https-port", "0", "--media-port", "0", "--relay-port", "0"])
+            .args([
+                "--http-port",
+                "0",
+                "--https-port",
+                "0",
+                "--media-port",
+                "0",
+                "--relay-port",
+                "0",
+                "--relay-tls-port",
+                "0",
+            ])
             .arg("--ready-file")
             .arg(folder.path().join("ready.json"))
             .arg("--state-dir")
@@ -117,7 +128,12 @@ fn becomes_ready_tells_everything_and_stops_on_request() {
     }
     assert!(report["desktop"].is_null());
     dev.says("Ctrl-C stops everything");
-    assert!(report["relay"]["urls"][0].as_str().unwrap().starts_with("turn:127.0.0.1:"));
+    let urls: Vec<_> = report["relay"]["urls"].as_array().unwrap().iter().map(|url| url.as_str().unwrap()).collect();
+    assert!(
+        urls[0].starts_with("turn:127.0.0.1:") && urls[0].ends_with("udp") && urls[1].ends_with("tcp"),
+        "{urls:?}"
+    );
+    assert!(urls[2].starts_with("turns:127.0.0.1:"), "{urls:?}");
     let children = CHILDREN.map(|name| pid(&report, name));
     kill_process(pid(&report, "carillon"), Signal::TERM).unwrap();
     assert_eq!(dev.end().code(), Some(0));

@@ -46,7 +46,7 @@ pub(super) struct Media {
 pub(super) struct Https {
     /// For browsers on other devices.
     pub(super) page: String,
-    /// Self-signed, PEM.
+    /// Self-signed unless one was brought; PEM.
     pub(super) certificate: PathBuf,
 }
 

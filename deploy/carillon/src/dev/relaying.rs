@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use admin::Secret;
 use serde::Serialize;
 
+use super::Args;
 use super::ports::PortFinder;
 use super::process::{Ready, Spec};
-use super::secrets::Secrets;
+use super::secrets::{Certificate, Secrets};
 use super::stack::{LOOPBACK, join, words};
 use super::state::write_private;
 
@@ -24,6 +25,7 @@ pub(super) struct Relaying {
     host: IpAddr,
     listen: Vec<IpAddr>,
     port: u16,
+    tls_port: u16,
     relay_admin: SocketAddr,
     http: SocketAddr,
     broker_admin: SocketAddr,
@@ -47,30 +49,41 @@ impl Relaying {
     /// Chooses ports and writes the file of secrets. `host`: where other devices reach this machine.
     pub(super) fn plan(
         ports: &mut PortFinder,
-        usual_port: u16,
+        args: &Args,
         advertise: &[IpAddr],
         host: IpAddr,
         secrets: &Secrets,
         state: &Path,
     ) -> anyhow::Result<Self> {
         let loopback = |port| SocketAddr::new(LOOPBACK, port);
-        let port = ports.udp_and_tcp("relay", usual_port)?;
+        let port = ports.udp_and_tcp("relay", args.relay_port)?;
+        let tls_port = ports.udp_and_tcp("relay over TLS", args.relay_tls_port)?;
         let http = loopback(ports.tcp("credential broker", LOOPBACK, 7300)?);
         let broker_admin = loopback(ports.tcp("admin of the credential broker", LOOPBACK, 7301)?);
         let relay_admin = loopback(ports.tcp("admin of the relay", LOOPBACK, 7401)?);
         let secrets_file = state.join("relay-secrets");
         write_private(&secrets_file, secrets.relay.expose().as_bytes())?;
         let listen = own_addresses(advertise);
-        Ok(Self { host, listen, port, relay_admin, http, broker_admin, secrets_file })
+        Ok(Self { host, listen, port, tls_port, relay_admin, http, broker_admin, secrets_file })
     }
 
     /// Media nodes are at `advertise`, from the first of their ports to the last.
-    pub(super) fn relay(&self, program: &Path, logs: &Path, advertise: &[IpAddr], media: (u16, u16)) -> Spec {
+    pub(super) fn relay(
+        &self,
+        program: &Path,
+        logs: &Path,
+        advertise: &[IpAddr],
+        media: (u16, u16),
+        certificate: &Certificate,
+    ) -> Spec {
         let peers: Vec<String> =
             advertise.iter().map(|ip| format!("{}:{}-{}", host(*ip), media.0, media.1)).collect();
         let mut arguments = words(&["relay", "--dev", "--listen", &join(&self.listen)]);
         arguments.extend(words(&["--port", &self.port.to_string(), "--peer", &peers.join(","), "--realm", REALM]));
         arguments.extend(["--secret-file".into(), self.secrets_file.clone().into_os_string()]);
+        arguments.extend(words(&["--tls-port", &self.tls_port.to_string()]));
+        arguments.extend(["--tls-cert".into(), certificate.certificate.clone().into_os_string()]);
+        arguments.extend(["--tls-key".into(), certificate.key.clone().into_os_string()]);
         // At the end nobody is waited for: the calls end as well.
         arguments.extend(words(&["--drain-seconds", "0", "--admin", &self.relay_admin.to_string()]));
         let mut environment = Vec::new();
@@ -130,11 +143,16 @@ impl Relaying {
 
     /// Where clients find the relay, for a person.
     pub(super) fn words(&self) -> String {
-        format!("{} port {}", self.host, self.port)
+        format!("{} port {} over UDP and TCP, {} over TLS", self.host, self.port, self.tls_port)
     }
 
     fn urls(&self) -> Vec<String> {
-        vec![format!("turn:{}:{}?transport=udp", host(self.host), self.port)]
+        let (host, port, tls_port) = (host(self.host), self.port, self.tls_port);
+        vec![
+            format!("turn:{host}:{port}?transport=udp"),
+            format!("turn:{host}:{port}?transport=tcp"),
+            format!("turns:{host}:{tls_port}?transport=tcp"),
+        ]
     }
 }
 
@@ -154,13 +172,26 @@ fn host(ip: IpAddr) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Dev {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn certificate() -> Certificate {
+        Certificate { certificate: "c.pem".into(), key: "k.pem".into() }
+    }
 
     fn planned(advertise: &[&str]) -> (Relaying, Vec<IpAddr>, Secrets, tempfile::TempDir) {
         let advertise: Vec<IpAddr> = advertise.iter().map(|text| text.parse().unwrap()).collect();
         let (folder, secrets) = (tempfile::tempdir().unwrap(), Secrets::generate(None).unwrap());
         let mut ports = PortFinder::new().unwrap();
-        let relaying = Relaying::plan(&mut ports, 0, &advertise, advertise[0], &secrets, folder.path()).unwrap();
+        let args = Dev::parse_from(["dev", "--relay-port", "0", "--relay-tls-port", "0"]).args;
+        let relaying = Relaying::plan(&mut ports, &args, &advertise, advertise[0], &secrets, folder.path()).unwrap();
         (relaying, advertise, secrets, folder)
     }
 
@@ -172,11 +203,11 @@ mod tests {
     #[test]
     fn only_the_media_ports_are_peers_and_loopback_only_when_advertised() {
         let (relaying, advertise, ..) = planned(&["127.0.0.1", "::1"]);
-        let spec = relaying.relay(Path::new("p"), Path::new("l"), &advertise, (40000, 40001));
+        let spec = relaying.relay(Path::new("p"), Path::new("l"), &advertise, (40000, 40001), &certificate());
         assert_eq!(value(&spec, "--peer"), "127.0.0.1:40000-40001,[::1]:40000-40001");
         assert_eq!(spec.environment.len(), 1);
         let (relaying, advertise, ..) = planned(&["192.0.2.7"]);
-        let spec = relaying.relay(Path::new("p"), Path::new("l"), &advertise, (40000, 40000));
+        let spec = relaying.relay(Path::new("p"), Path::new("l"), &advertise, (40000, 40000), &certificate());
         assert!(spec.environment.is_empty());
         assert!(!value(&spec, "--listen").contains("192.0.2.7"), "not an address of this machine");
     }
@@ -185,7 +216,10 @@ mod tests {
     fn relay_and_broker_share_a_file_and_no_secret_is_an_argument() {
         let (relaying, advertise, secrets, _folder) = planned(&["127.0.0.1"]);
         let (program, logs) = (Path::new("p"), Path::new("l"));
-        let specs = [relaying.relay(program, logs, &advertise, (1, 1)), relaying.broker(program, logs, &secrets)];
+        let specs = [
+            relaying.relay(program, logs, &advertise, (1, 1), &certificate()),
+            relaying.broker(program, logs, &secrets),
+        ];
         assert_eq!(value(&specs[0], "--secret-file"), value(&specs[1], "--secret-file"));
         assert_eq!(std::fs::read_to_string(value(&specs[0], "--secret-file")).unwrap(), secrets.relay.expose());
         for spec in &specs {

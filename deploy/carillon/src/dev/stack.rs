@@ -83,7 +83,7 @@ impl Stack {
         report: &mut ReadyReport,
     ) -> anyhow::Result<()> {
         let relaying = &plan.relaying;
-        let relay = relaying.relay(&plan.program, &plan.logs, &plan.advertise, plan.media_ports());
+        let relay = relaying.relay(&plan.program, &plan.logs, &plan.advertise, plan.media_ports(), &plan.certificate);
         let broker = relaying.broker(&plan.program, &plan.logs, &plan.secrets);
         let steps = [("Relay", relay, relaying.words()), ("Credential broker", broker, relaying.broker_url())];
         for (step, spec, detail) in steps {
@@ -159,7 +159,7 @@ impl Plan {
         let sfu_admin = loopback(ports.tcp("admin of the media node", LOOPBACK, 7101)?);
         let signaling_admin = loopback(ports.tcp("admin of signalling", LOOPBACK, 7201)?);
         let host = outside(&advertise);
-        let relaying = Relaying::plan(&mut ports, args.relay_port, &advertise, host, &secrets, state)?;
+        let relaying = Relaying::plan(&mut ports, args, &advertise, host, &secrets, state)?;
         let desktop = if args.no_desktop {
             None
         } else {
@@ -169,9 +169,7 @@ impl Plan {
         terminal.done("Ports", &format!("page {http}, https {}, media {media_port}+{shards}", https.port()));
         let (locks, notes) = ports.finish();
         notes.iter().for_each(|note| terminal.say(note));
-        let mut names = vec![LOOPBACK, IpAddr::V6(Ipv6Addr::LOCALHOST)];
-        names.extend(advertise.iter().filter(|address| !address.is_loopback()));
-        let certificate = write_certificate(state, &names)?;
+        let certificate = certificate(args, state, &advertise)?;
         terminal.done("Secrets", secrets.words());
         let program = std::env::current_exe().context("cannot find this program's file")?;
         let logs = state.join("logs");
@@ -325,6 +323,17 @@ impl Plan {
 
 /// Outlives any run: the bridge joins again whenever the media node or signalling was away.
 const BRIDGE_TOKEN_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// The caller's, or one of our own.
+fn certificate(args: &Args, state: &Path, advertise: &[IpAddr]) -> anyhow::Result<Certificate> {
+    if let (Some(certificate), Some(key)) = (&args.tls_cert, &args.tls_key) {
+        let find = |file: &Path| file.canonicalize().with_context(|| format!("cannot find {}", file.display()));
+        return Ok(Certificate { certificate: find(certificate)?, key: find(key)? });
+    }
+    let mut names = vec![LOOPBACK, IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    names.extend(advertise.iter().filter(|address| !address.is_loopback()));
+    write_certificate(state, &names)
+}
 
 fn cores() -> u16 {
     std::thread::available_parallelism().ok().and_then(|n| u16::try_from(n.get()).ok()).unwrap_or(1).min(64)
