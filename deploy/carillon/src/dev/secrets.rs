@@ -36,7 +36,11 @@ pub(super) struct Secrets {
 impl Secrets {
     /// What there is, for a person.
     pub(super) fn words(&self) -> &'static str {
-        if self.brought { "the token key of CARILLON_TOKEN_KEY, all others made up" } else { "fresh keys, none of them kept" }
+        if self.brought {
+            "the token key of CARILLON_TOKEN_KEY, all others made up"
+        } else {
+            "fresh keys, none of them kept"
+        }
     }
 
     /// `token_key`: one that the caller brings, as `kid:secret`.
