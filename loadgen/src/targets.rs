@@ -187,7 +187,7 @@ impl Target {
     }
 
     /// After all have left.
-    pub async fn close(self) {
+    pub async fn close(&self) {
         match self {
             Self::Janus(target) => target.close().await,
             Self::Carillon(_) | Self::Node(_) => {}

@@ -124,7 +124,7 @@ impl Janus {
     }
 
     /// Rooms that were there before stay.
-    pub(super) async fn close(self) {
+    pub(super) async fn close(&self) {
         for (number, room) in (self.first_room..).zip(&self.rooms) {
             if room.made.get() == Some(&true) {
                 _ = videoroom::destroy_room(&self.link, number).await;

@@ -62,6 +62,20 @@ impl Poller {
         self.register(descriptor, token)
     }
 
+    /// Reports nothing more of a descriptor that stays open: it goes to another poller.
+    pub fn remove(&self, descriptor: &impl AsFd) -> io::Result<()> {
+        // SAFETY: the kernel does not look at the event of a removal, and takes a null pointer.
+        let done = unsafe {
+            libc::epoll_ctl(
+                self.epoll.as_raw_fd(),
+                libc::EPOLL_CTL_DEL,
+                descriptor.as_fd().as_raw_fd(),
+                std::ptr::null_mut(),
+            )
+        };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     pub fn waker(&self) -> Waker {
         Waker { signal: Arc::clone(&self.signal) }
     }

@@ -74,3 +74,17 @@ fn only_sockets_with_data_are_ready() {
     drop(busy);
     assert!(poller.wait(Some(Duration::ZERO)).expect("epoll works").tokens().is_empty());
 }
+
+#[test]
+fn a_removed_socket_is_reported_by_its_new_poller_only() {
+    let socket = Socket::bind(([127, 0, 0, 1], 0).into(), Options::default()).expect("binds");
+    let (mut old, mut new) = (Poller::new().expect("epoll works"), Poller::new().expect("epoll works"));
+    old.add(&socket, 1).expect("adds");
+    old.remove(&socket).expect("removes");
+    assert!(old.remove(&socket).is_err(), "it is gone");
+    new.add(&socket, 2).expect("adds");
+    let to = socket.local_addr().expect("bound");
+    std::net::UdpSocket::bind("127.0.0.1:0").expect("binds").send_to(b"x", to).expect("sends");
+    assert!(new.wait(Some(PATIENCE)).expect("epoll works").contains(2));
+    assert!(old.wait(Some(Duration::ZERO)).expect("epoll works").tokens().is_empty());
+}
