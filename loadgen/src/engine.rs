@@ -10,14 +10,13 @@ mod dtls;
 mod frames;
 mod ice;
 mod joins;
-mod judge;
 mod plan;
 mod process;
 mod sampler;
 mod seat;
-mod shared;
 mod stamp;
 mod stream;
+mod switchboard;
 mod talk;
 mod tally;
 mod worker;
@@ -31,7 +30,7 @@ use client::Reading;
 use conductor::Conductor;
 use dtls::Identity;
 use frames::Frames;
-use shared::Shared;
+use switchboard::Switchboard;
 use worker::{Setting, Workers};
 
 use crate::results::{Results, Snapshot};
@@ -84,7 +83,7 @@ fn setting(scenario: &Scenario) -> Result<Setting, EngineError> {
     let open_one_in = if is_churn { 1 } else { u64::from(scenario.engine.open_one_in) };
     let lot = |share: f64| (share * f64::from(u32::MAX)) as u32;
     Ok(Setting {
-        shared: Shared::new(scenario.rooms.count),
+        board: Switchboard::new(scenario.rooms.count),
         identity: Identity::generate()?,
         frames: Frames::encode(&scenario.audio)?,
         frame: Duration::from_millis(scenario.audio.frame_ms.into()),

@@ -12,7 +12,6 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::bulk::BulkEndpoint;
 use super::joins::Book;
-use super::judge::judge;
 use super::mix;
 use super::plan::Planned;
 use super::process::{self, Used};
@@ -20,6 +19,7 @@ use super::sampler::Sampler;
 use super::seat::Mouth;
 use super::talk::Talker;
 use super::worker::{Command, NewClient, Setting, Workers};
+use crate::report;
 use crate::results::{Phase, RESULTS_VERSION, Results, Snapshot};
 use crate::scenario::{Scenario, TalkPattern};
 use crate::targets::{Access, IceCredentials, JoinError, Link, Local, Remote, Session, Target};
@@ -70,7 +70,7 @@ impl Conductor {
         (setting, workers): (Arc<Setting>, Workers),
     ) -> Self {
         let book = Book::new(plan.iter().map(|planned| planned.link.room));
-        let sampler = Sampler::new(setting.shared.origin(), &scenario.target.server_pids);
+        let sampler = Sampler::new(setting.board.origin(), &scenario.target.server_pids);
         Self {
             scenario,
             access,
@@ -102,26 +102,25 @@ impl Conductor {
         self.hold(&mut stage).await;
         self.enter(Phase::Drain, Some(DRAIN.as_secs_f64()));
         let (measured_s, server, client) = self.sampler.end_window(&window);
-        self.setting.shared.hush();
+        self.setting.board.hush();
         // The end of an interrupted run drains, too: it gives a result.
         tokio::time::sleep(DRAIN).await;
         self.sample(&stage);
         self.enter(Phase::Done, None);
-        self.setting.shared.stop();
         self.leave().await;
-        let tally = self.setting.shared.tally_of(Phase::Measure);
+        let tally = self.setting.board.tally_of(Phase::Measure);
         let media = tally.media(measured_s, server.as_ref().map(crate::results::ProcessUse::cpu_s));
         let joins = self.book.joins();
         let is_churn = self.scenario.talk.pattern == TalkPattern::Churn;
         let onset_ms = is_churn.then(|| tally.onsets(self.scenario.talk.turn_ms));
         self.sample(&stage);
-        Results {
+        let mut results = Results {
             version: RESULTS_VERSION,
             machine: process::machine(),
             started_unix_s,
             interrupted: self.is_interrupted,
             measured_s,
-            verdict: judge(&self.scenario.thresholds, &joins, &media),
+            verdict: Vec::new(),
             joins,
             media,
             realistic: None,
@@ -131,7 +130,9 @@ impl Conductor {
             series: self.sampler.take_series(),
             notes: self.notes(),
             scenario: self.scenario,
-        }
+        };
+        results.verdict = report::judge(&results);
+        results
     }
 
     /// Until everybody has joined or failed.
@@ -147,7 +148,7 @@ impl Conductor {
                         self.signalled(signalled);
                     }
                 }
-                () = setting.shared.news.notified() => self.take_events(),
+                () = setting.board.news.notified() => self.take_events(),
                 () = sleep_until(next_at.into()), if may_begin => {}
                 _ = tick.tick() => {
                     self.book.expire(Instant::now(), self.join_timeout());
@@ -166,7 +167,7 @@ impl Conductor {
         while !self.is_interrupted && Instant::now() < ends {
             tokio::select! {
                 () = sleep_until(ends.into()) => {}
-                () = setting.shared.news.notified() => self.take_events(),
+                () = setting.board.news.notified() => self.take_events(),
                 _ = tick.tick() => self.sample(stage),
                 () = stage.stopped() => self.is_interrupted = true,
             }
@@ -176,7 +177,7 @@ impl Conductor {
     fn enter(&mut self, phase: Phase, seconds: Option<f64>) {
         self.phase = phase;
         self.phase_ends = seconds.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
-        self.setting.shared.set_phase(phase);
+        self.setting.board.set_phase(phase);
         self.workers.wake();
     }
 
@@ -263,7 +264,7 @@ impl Conductor {
     }
 
     fn take_events(&mut self) {
-        for event in self.setting.shared.take_events() {
+        for event in self.setting.board.take_events() {
             self.book.take(event);
         }
     }
@@ -272,7 +273,7 @@ impl Conductor {
         self.take_events();
         let phase_left =
             self.phase_ends.map_or(Duration::ZERO, |ends| ends.saturating_duration_since(Instant::now()));
-        self.sampler.sample(&self.setting.shared, self.phase, self.book.connected_now());
+        self.sampler.sample(&self.setting.board, self.phase, self.book.connected_now());
         stage.snapshots.send_replace(Snapshot {
             phase: self.phase,
             at_s: self.sampler.at_s(),
@@ -280,7 +281,7 @@ impl Conductor {
             rooms: self.book.rooms(),
             people_wanted: self.plan.len() as u32,
             joins: self.book.joins(),
-            media: self.setting.shared.total().media(self.sampler.at_s(), None),
+            media: self.setting.board.total().media(self.sampler.at_s(), None),
             last: self.sampler.last(),
         });
     }

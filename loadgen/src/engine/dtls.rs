@@ -114,14 +114,14 @@ impl Handshake {
             Input::Timeout => Ok(()),
         });
         let was_connected = self.is_connected;
-        match self.drain(out) {
-            Progress::None if fed.is_err() => {
-                self.is_over = true;
-                // After the keys are out, the call lives without DTLS.
-                if was_connected { Progress::None } else { Progress::Failed("dtls_failed") }
-            }
-            progress => progress,
+        // Drained even after a failure: an alert may wait there.
+        let progress = self.drain(out);
+        if !matches!(progress, Progress::None) || fed.is_ok() {
+            return progress;
         }
+        self.is_over = true;
+        // After the keys are out, the call lives without DTLS.
+        if was_connected { Progress::None } else { Progress::Failed("dtls_failed") }
     }
 
     fn drain(&mut self, out: &mut Vec<Vec<u8>>) -> Progress {

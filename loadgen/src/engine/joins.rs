@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::shared::{Event, EventKind};
+use super::switchboard::{Event, EventKind};
 use super::tally::Micros;
 use crate::results::Joins;
 use crate::targets::Session;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::process::Used;
-use super::shared::Shared;
+use super::switchboard::Switchboard;
 use crate::results::{Phase, ProcessUse, Sample};
 
 /// Enough for three hours; a longer run has a series of its first three.
@@ -51,7 +51,7 @@ impl Sampler {
     }
 
     /// May be called more often than once a second.
-    pub(super) fn sample(&mut self, shared: &Shared, phase: Phase, connected: u64) {
+    pub(super) fn sample(&mut self, board: &Switchboard, phase: Phase, connected: u64) {
         let now = Instant::now();
         let since = now - self.sampled_at;
         if since < INTERVAL {
@@ -59,7 +59,7 @@ impl Sampler {
         }
         self.sampled_at = now;
         let seconds = since.as_secs_f64();
-        let recent = shared.take_recent();
+        let recent = board.take_recent();
         let (server, own) = (Used::read(&self.pids), Used::own());
         let cores = |before: &Option<Used>, after: &Option<Used>| {
             Some((after.as_ref()?.cpu_s() - before.as_ref()?.cpu_s()) / seconds)

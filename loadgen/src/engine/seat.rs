@@ -25,7 +25,7 @@ pub(super) struct Seat {
     pub(super) path_valid_at: Instant,
     pub(super) connected_at: Instant,
     mouth: Option<Mouth>,
-    voice: Option<Voice>,
+    voice: Option<Box<Voice>>,
     /// When the next frame is due.
     next_frame: Instant,
     frames: usize,
@@ -64,17 +64,17 @@ impl Seat {
     }
 
     /// Media can flow.
-    pub(super) fn connect(&mut self, now: Instant, voice: Option<Voice>, setting: &Setting) {
+    pub(super) fn connect(&mut self, now: Instant, voice: Option<Box<Voice>>, setting: &Setting) {
         self.connected_at = now;
         if self.plan.slots > 0 {
-            setting.shared.add_hearer(self.plan.room);
+            setting.board.add_hearer(self.plan.room);
         }
         self.voice = voice.filter(|_| self.mouth.is_some());
         // Phases are spread evenly over a frame, by the source, whenever the publishers came.
         let source = self.mouth.as_ref().map_or(0, |mouth| mouth.source);
         let frame_ns = u64::try_from(setting.frame.as_nanos()).unwrap_or(u64::MAX);
         let phase = golden(source, frame_ns);
-        let into = setting.shared.nanos(now) % frame_ns;
+        let into = setting.board.nanos(now) % frame_ns;
         self.next_frame = now + Duration::from_nanos(frame_ns + phase - into);
         self.frames = mix(u64::from(source)) as usize % setting.frames.len();
     }
@@ -104,19 +104,19 @@ impl Seat {
         self.next_frame = due + setting.frame;
         let (Some(mouth), Some(voice)) = (&mut self.mouth, &mut self.voice) else { return None };
         voice.advance(setting.frame);
-        if !setting.shared.is_talking() {
+        if !setting.board.is_talking() {
             return None;
         }
-        let tick = mouth.talker.tick(due.saturating_duration_since(setting.shared.origin()))?;
+        let tick = mouth.talker.tick(due.saturating_duration_since(setting.board.origin()))?;
         tally.send_late.record(now.saturating_duration_since(due));
         self.frames += 1;
         let frame = if tick.is_pause { setting.frames.pause() } else { setting.frames.talk(self.frames) };
         let level = tick.level.unwrap_or(frame.level);
-        let sent_ns = setting.shared.nanos(now);
+        let sent_ns = setting.board.nanos(now);
         let stamp = Stamp { source: mouth.source, sent_ns, loud_for_ms: tick.loud_for_ms };
         let len = voice.write(packet, frame, tick.marker, level, &stamp);
         let hears = u32::from(self.plan.slots > 0);
-        let hearers = u64::from(setting.shared.hearers(self.plan.room).saturating_sub(hears));
+        let hearers = u64::from(setting.board.hearers(self.plan.room).saturating_sub(hears));
         let counts = &mut tally.counts;
         counts.expected += hearers;
         counts.onsets_expected += if tick.is_onset { hearers } else { 0 };

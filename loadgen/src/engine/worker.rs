@@ -21,7 +21,7 @@ use super::client::{Client, Outcome, PACKET_BYTES_MAX, Reading};
 use super::dtls::Identity;
 use super::frames::Frames;
 use super::seat::{Mouth, Seat};
-use super::shared::{Event, EventKind, Shared};
+use super::switchboard::{Event, EventKind, Switchboard};
 use super::tally::Tally;
 use crate::targets::{Link, Local, Remote};
 
@@ -40,7 +40,7 @@ const DEADLINES_A_TURN: usize = 64;
 /// What all workers of a run share.
 #[derive(Debug)]
 pub(super) struct Setting {
-    pub(super) shared: Shared,
+    pub(super) board: Switchboard,
     pub(super) identity: Identity,
     pub(super) frames: Frames,
     pub(super) frame: Duration,
@@ -301,7 +301,7 @@ impl Worker {
             return;
         }
         let now = Instant::now();
-        let now_ns = self.setting.shared.nanos(now);
+        let now_ns = self.setting.board.nanos(now);
         let link = seat.link;
         let mut outcomes = Vec::new();
         for received in self.recv.iter_mut() {
@@ -350,7 +350,7 @@ impl Worker {
             Outcome::Lost => {
                 ends = true;
                 if seat.plan.slots > 0 {
-                    self.setting.shared.remove_hearer(seat.plan.room);
+                    self.setting.board.remove_hearer(seat.plan.room);
                 }
                 Some(EventKind::Lost)
             }
@@ -389,13 +389,13 @@ impl Worker {
     }
 
     fn hand_over(&mut self, now: Instant, last: bool) {
-        let phase = self.setting.shared.phase();
+        let phase = self.setting.board.phase();
         if last || phase != self.phase || now.duration_since(self.handed_over) >= HAND_OVER_INTERVAL {
             // What was counted belongs to the phase that was; the border is as sharp as a turn is short.
-            self.setting.shared.hand_over(self.phase, &mut self.tally);
+            self.setting.board.hand_over(self.phase, &mut self.tally);
             self.phase = phase;
             self.handed_over = now;
         }
-        self.setting.shared.tell(&mut self.events);
+        self.setting.board.tell(&mut self.events);
     }
 }

@@ -13,6 +13,8 @@ pub fn judge(results: &Results) -> Vec<Judged> {
     let media = &results.media;
     let heard = media.received > 0;
     let some_join = results.joins.started > 0;
+    // A connection that did not last is no better than one that did not come.
+    let gone = results.joins.failed + results.joins.lost;
     [
         at_most("loss_max", limits.loss_max, heard.then_some(media.loss_share)),
         at_least(
@@ -23,7 +25,7 @@ pub fn judge(results: &Results) -> Vec<Judged> {
         at_most("delay_p50_ms_max", limits.delay_p50_ms_max, percentile(&media.delay_ms, |d| d.p50)),
         at_most("delay_p99_ms_max", limits.delay_p99_ms_max, percentile(&media.delay_ms, |d| d.p99)),
         at_most("join_p99_ms_max", limits.join_p99_ms_max, percentile(&results.joins.total_ms, |d| d.p99)),
-        at_most("joins_failed_max", limits.joins_failed_max, some_join.then_some(count(results.joins.failed))),
+        at_most("joins_failed_max", limits.joins_failed_max, some_join.then_some(count(gone))),
         at_least("packets_per_s_min", limits.packets_per_s_min, heard.then_some(media.received_per_s)),
         at_least("packets_per_cpu_s_min", limits.packets_per_cpu_s_min, media.per_server_cpu_s),
         at_most("send_late_p99_ms_max", limits.send_late_p99_ms_max, percentile(&media.send_late_ms, |d| d.p99)),

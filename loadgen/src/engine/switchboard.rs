@@ -14,12 +14,11 @@ use crate::results::Phase;
 pub(super) const PHASES: [Phase; 5] = [Phase::Ramp, Phase::Warmup, Phase::Measure, Phase::Drain, Phase::Done];
 
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct Switchboard {
     /// Zero of the stamps.
     origin: Instant,
     phase: AtomicU8,
     talking: AtomicBool,
-    stopping: AtomicBool,
     /// Connected people who hear, by room.
     hearers: Box<[AtomicU32]>,
     arrived: Mutex<Arrived>,
@@ -57,13 +56,12 @@ pub(super) enum EventKind {
     FirstPacket(Duration),
 }
 
-impl Shared {
+impl Switchboard {
     pub(super) fn new(rooms: u32) -> Self {
         Self {
             origin: Instant::now(),
             phase: AtomicU8::new(0),
             talking: AtomicBool::new(true),
-            stopping: AtomicBool::new(false),
             hearers: (0..rooms).map(|_| AtomicU32::new(0)).collect(),
             arrived: Mutex::new(Arrived {
                 by_phase: vec![Tally::new(); PHASES.len()],
@@ -98,14 +96,6 @@ impl Shared {
 
     pub(super) fn hush(&self) {
         self.talking.store(false, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn hearers(&self, room: u32) -> u32 {
@@ -154,12 +144,6 @@ impl Shared {
     pub(super) fn tally_of(&self, phase: Phase) -> Tally {
         let at = PHASES.iter().position(|known| *known == phase).unwrap_or_default();
         self.arrived.lock().unwrap_or_else(PoisonError::into_inner).by_phase[at].clone()
-    }
-
-    /// Forgets what was counted in a phase that is to begin again.
-    pub(super) fn forget(&self, phase: Phase) {
-        let at = PHASES.iter().position(|known| *known == phase).unwrap_or_default();
-        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).by_phase[at].clear();
     }
 
     /// Over all phases.

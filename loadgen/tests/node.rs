@@ -1,0 +1,126 @@
+//! Runs against a real media node in this process: its control link, its threads, real sockets on loopback.
+
+#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
+
+use loadgen::results::{Results, Snapshot};
+use loadgen::scenario::{EngineSpec, Loss, Ramp, Rooms, Scenario, Talk, TalkPattern, TargetKind, TargetSpec, Timing};
+use loadgen::targets::{Access, Secret};
+use tokio::sync::watch;
+
+const TOKEN: &str = "a-token-of-the-tests";
+
+async fn node() -> sfu::Node {
+    let any = "127.0.0.1:0".parse().ok();
+    let args = sfu::Args {
+        port: Some(0),
+        shards: Some(1),
+        listen: "127.0.0.1".parse().ok(),
+        allow_loopback: true,
+        control: any,
+        admin: any,
+        control_token: Some(TOKEN.into()),
+        node_id: Some("test-node".to_owned()),
+        ..sfu::Args::default()
+    };
+    sfu::start(sfu::Config::from_args(&args).unwrap()).await.unwrap()
+}
+
+fn scenario(node: &sfu::Node, rooms: Rooms) -> Scenario {
+    Scenario {
+        target: TargetSpec {
+            kind: TargetKind::Node,
+            url: format!("ws://{}", node.control_addr()),
+            server_pids: vec![std::process::id()],
+            ..TargetSpec::default()
+        },
+        rooms,
+        ramp: Ramp { joins_per_s: 0.0, ..Ramp::default() },
+        run: Timing { warmup_s: 0.3, duration_s: 2.0 },
+        engine: EngineSpec { threads: 1, open_one_in: 4, ..EngineSpec::default() },
+        ..Scenario::default()
+    }
+}
+
+async fn run(scenario: Scenario) -> Results {
+    let access = Access { control_token: Some(Secret(TOKEN.to_owned())), ..Access::default() };
+    let (snapshots, _live) = watch::channel(Snapshot::default());
+    let (_stop, stopped) = watch::channel(false);
+    loadgen::engine::run(scenario.checked(None).unwrap(), access, snapshots, stopped).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_speaks_and_five_hear_everything() {
+    let node = node().await;
+    let rooms = Rooms { publishers: 1, listeners: 5, ..Rooms::default() };
+    let results = run(scenario(&node, rooms)).await;
+    let Results { joins, media, .. } = &results;
+    assert_eq!((joins.connected, joins.failed, joins.lost), (6, 0, 0), "{joins:?}");
+    assert_eq!(joins.first_packet_ms.count, 5, "all listeners, and not the publisher");
+    assert_eq!((media.lost, media.reordered, media.duplicated, media.unreadable), (0, 0, 0, 0));
+    assert!((80..=120).contains(&media.sent), "{}", media.sent);
+    // One frame may be on its way at each border of the window.
+    assert!(media.received.abs_diff(media.expected) <= 10, "{} of {}", media.received, media.expected);
+    assert!(media.opened >= media.received / 8 && media.opened <= media.received, "{}", media.opened);
+    assert!(media.delay_ms.count > 0 && media.delay_ms.max < 10_000.0);
+    assert!(results.server.is_some_and(|server| server.cpu_s() > 0.0 && server.rss_end_mib > 1.0));
+    assert!(!results.interrupted && results.series.len() >= 2);
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loss_on_purpose_is_told_from_loss() {
+    let node = node().await;
+    let rooms = Rooms { count: 2, publishers: 2, listeners: 3, publishers_listen: true, slots: None };
+    let scenario = Scenario { loss: Loss { send: 0.1, receive: 0.2, seed: 5 }, ..scenario(&node, rooms) };
+    let results = run(scenario).await;
+    let media = &results.media;
+    let share = |part: u64, whole: u64| part as f64 / whole as f64;
+    let sent_away = share(media.sent_lost_on_purpose, media.sent + media.sent_lost_on_purpose);
+    assert!((0.02..0.25).contains(&sent_away), "{media:?}");
+    let received_away = share(media.received_lost_on_purpose, media.received + media.received_lost_on_purpose);
+    assert!((0.12..0.28).contains(&received_away), "{media:?}");
+    // A gap shows only when the packet behind it comes.
+    assert!(media.lost <= 16, "{media:?}");
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_speakers_are_heard_and_timed() {
+    let node = node().await;
+    let rooms = Rooms { publishers: 3, listeners: 2, ..Rooms::default() };
+    let scenario =
+        Scenario { talk: Talk { pattern: TalkPattern::Churn, speakers: 1, turn_ms: 400 }, ..scenario(&node, rooms) };
+    let results = run(scenario).await;
+    let onset = results.onset_ms.unwrap();
+    // Five turns in two seconds, each heard by two.
+    assert!((6..=14).contains(&onset.count), "{onset:?}");
+    assert!(onset.min >= 0.0 && onset.p50 < 400.0, "{onset:?}");
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_ends_a_run_early_with_a_result() {
+    let node = node().await;
+    let rooms = Rooms { publishers: 1, listeners: 1, ..Rooms::default() };
+    let long = Scenario { run: Timing { warmup_s: 0.1, duration_s: 600.0 }, ..scenario(&node, rooms) };
+    let access = Access { control_token: Some(Secret(TOKEN.to_owned())), ..Access::default() };
+    let (snapshots, mut live) = watch::channel(Snapshot::default());
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(loadgen::engine::run(long, access, snapshots, stopped));
+    live.wait_for(|now| now.media.received > 10).await.unwrap();
+    stop.send_replace(true);
+    let results = running.await.unwrap().unwrap();
+    assert!(results.interrupted && results.measured_s < 60.0);
+    assert_eq!(results.joins.connected, 2);
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_joins_are_counted_by_reason() {
+    let node = node().await;
+    let rooms = Rooms { publishers: 1, listeners: 2, slots: Some(60), ..Rooms::default() };
+    let results = run(scenario(&node, rooms)).await;
+    assert_eq!((results.joins.connected, results.joins.failed), (1, 2), "{:?}", results.joins);
+    assert_eq!(results.joins.failures.values().sum::<u64>(), 2);
+    node.end().await;
+}
