@@ -248,6 +248,7 @@ impl Placement {
             index: slot.index,
             peer: self.peers.get(&slot.peer)?.name.clone(),
             track: slot.track.0,
+            spare: slot.spare,
         })
     }
 }

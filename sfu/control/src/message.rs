@@ -266,6 +266,10 @@ pub struct SlotAssignment {
     pub index: u8,
     pub peer: String,
     pub track: u32,
+    /// The voice next to those in the slots, under an index that is no slot's. Who is in a speech slot hears it there,
+    /// since nobody hears himself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spare: bool,
 }
 
 /// `code` is stable and for programs; `message` says what is wrong; `hint` what to do about it.

@@ -91,7 +91,7 @@ drop_reasons! {
     RtpMuted = "rtp_muted",
     /// More packets of one track than [`Limits::track_packets_per_second`](crate::Limits).
     RtpFlood = "rtp_flood",
-    /// Every slot of the kind is taken.
+    /// Not among the voices that are heard, or no slot for another program.
     RtpNoSlot = "rtp_no_slot",
     /// Older than what its slot has sent already from another source.
     RtpStale = "rtp_stale",

@@ -16,7 +16,7 @@ pub enum Event {
     Gone { peer: PeerId, reason: GoneReason },
     /// First packet of a track has been forwarded.
     TrackLive { peer: PeerId, track: TrackId, kind: TrackKind },
-    /// The places of a room changed. Complete list, one entry for each occupied slot.
+    /// The places of a room changed. Complete list, one entry for each occupied slot and for the spare voice.
     Slots { room: RoomId, slots: Vec<SlotAssignment> },
     /// Who speaks now, loudest first, by RFC 6464 levels. Sent on change, at most twice a second for a room.
     Speakers { room: RoomId, peers: Vec<PeerId> },
@@ -28,6 +28,9 @@ pub struct SlotAssignment {
     pub index: u8,
     pub peer: PeerId,
     pub track: TrackId,
+    /// The voice next to those in the slots. Its index is no slot's: who sits in a slot hears it there, since nobody
+    /// hears himself.
+    pub spare: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -8,7 +8,8 @@ use srtp::{OpenError, RtpHeader};
 use stun::{Class, Message, Method};
 
 use crate::{
-    Counters, DropReason, GoneReason, Path, assign,
+    Counters, DropReason, GoneReason, Path,
+    assign::Release,
     events::{Events, Queued},
     ice::{ANSWER_BYTES_MAX, Check, Ufrag, answer},
     node::Node,
@@ -63,8 +64,11 @@ impl Node {
         let mid = peer.profile.mid.and_then(|id| header.extension_value(packet, id));
         let (found, restarted) = track::find(&mut peer.tracks, header.ssrc, mid).ok_or(DropReason::RtpNoTrack)?;
         let track = &mut peer.tracks[found];
-        if let (true, Some(place)) = (restarted.0, track.slot) {
-            self.rooms[peer.room].slots[place].restart_source();
+        let room = &mut self.rooms[peer.room];
+        if restarted.0
+            && let Some(place) = room.place_of(track.kind, track.id)
+        {
+            room.slots[place].restart_source();
         }
         if !track.receive(opened.index, header.timestamp, self.clock.media(now)) {
             return Err(DropReason::RtpStale);
@@ -86,22 +90,19 @@ impl Node {
         if !track.allowance.take(now, self.limits.track_packets_per_second) {
             return Err(DropReason::RtpFlood);
         }
+        track.voice.hear(now, incoming.level, incoming.opus);
         let room = &mut self.rooms[peer.room];
-        let place = match track.slot {
-            Some(place) => place,
-            None => {
-                let place = assign::place(&room.slots, track.kind).ok_or(DropReason::RtpNoSlot)?;
-                room.slots[place].holder = Some(Holder { key, peer: peer.id, track: track.id });
-                track.slot = Some(place);
-                place
-            }
-        };
+        let holder = Holder { key, peer: peer.id, track: track.id };
+        let claim = room.claim(now, track.kind, holder, track.voice);
+        let Some(place) = claim.place else { return Err(DropReason::RtpNoSlot) };
         room.forward(now, place, incoming, &mut self.outbox, &mut self.counters);
         let speakers_changed = room.update_speakers(now);
         let room_key = peer.room;
         if !std::mem::replace(&mut track.announced, true) {
             let mark = Queued::Live { key, peer: peer.id, track: found };
             self.events.mark(&mut track.live_queued, mark, &mut self.counters);
+        }
+        if claim.changed {
             self.announce_slots(room_key);
         }
         if speakers_changed {
@@ -118,8 +119,8 @@ impl Node {
         hear(peer, key, now, (&mut self.events, &mut self.counters));
         let Peer { room: room_key, tracks, hearing, .. } = peer;
         let room_key = *room_key;
-        let (clock, room) = (&self.clock, &self.rooms[room_key]);
-        let mut freed = [None; 2];
+        let (clock, room) = (&self.clock, &mut self.rooms[room_key]);
+        let mut freed = false;
         let read = rtcp::read(&bytes[..len], |item| match item {
             rtcp::Item::Sender(info) => {
                 if let Some(track) = tracks.iter_mut().find(|track| track.ssrc() == Some(info.ssrc)) {
@@ -132,16 +133,14 @@ impl Node {
                 }
             }
             rtcp::Item::Goodbye { ssrc } => {
-                for (track, freed) in tracks.iter_mut().zip(&mut freed) {
-                    if track.ssrc() == Some(ssrc) {
-                        track.end();
-                        *freed = freed.or(track.slot.take());
-                    }
+                for track in tracks.iter_mut().filter(|track| track.ssrc() == Some(ssrc)) {
+                    track.end();
+                    freed |= room.release(track.kind, track.id, Release::Over);
                 }
             }
         });
-        for place in freed.into_iter().flatten() {
-            self.free_slot(room_key, place);
+        if freed {
+            self.announce_slots(room_key);
         }
         read.map_err(|_| DropReason::RtcpMalformed)
     }

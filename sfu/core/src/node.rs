@@ -15,10 +15,12 @@ use slab::Slab;
 use crate::{
     Command, CommandError, Counters, Event, GoneReason, IceCredentials, Join, Joined, Limits, NodeConfig, Path,
     PeerId, Reply, RoomId, SlotAssignment, SlotInfo, Ssrc, TrackId, TrackInfo, TrackKind,
+    assign::Release,
     clock::Clock,
     events::{Events, Queued},
     handshake::{Desk, Secure},
     ice::{Agent, Ufrag, credentials_in_range},
+    level::Voice,
     outbox::Outbox,
     peer::{Handshakes, Peer, Presence},
     report::{Hearing, Reporter},
@@ -360,10 +362,10 @@ impl Node {
         if std::mem::replace(&mut track.muted, muted) == muted {
             return Ok(());
         }
-        if let Some(place) = track.slot {
-            let slot = &mut self.rooms[peer.room].slots[place];
-            slot.restart_source();
-            slot.level = crate::level::Level::default();
+        track.voice = Voice::default();
+        let (id, room_key) = (track.id, peer.room);
+        if muted && self.rooms[room_key].release(kind, id, Release::Muted) {
+            self.announce_slots(room_key);
         }
         Ok(())
     }
@@ -424,19 +426,13 @@ impl Node {
             self.rooms.remove(peer.room);
             return;
         }
-        let places: Vec<usize> = peer.tracks.iter().filter_map(|track| track.slot).collect();
-        for place in places {
-            self.free_slot(peer.room, place);
+        let mut freed = false;
+        for track in &peer.tracks {
+            freed |= room.release(track.kind, track.id, Release::Over);
         }
-    }
-
-    pub(crate) fn free_slot(&mut self, room_key: usize, place: usize) {
-        let room = &mut self.rooms[room_key];
-        let slot = &mut room.slots[place];
-        slot.holder = None;
-        slot.level = crate::level::Level::default();
-        slot.restart_source();
-        self.announce_slots(room_key);
+        if freed {
+            self.announce_slots(peer.room);
+        }
     }
 
     pub(crate) fn announce_slots(&mut self, key: usize) {

@@ -66,7 +66,7 @@ impl Reporter {
         buf: &mut [u8],
         (clock, now): (&Clock, Instant),
         tracks: &mut [Track],
-        slots: impl Iterator<Item = &'s Slot>,
+        slots: impl Iterator<Item = (&'s Slot, u32)>,
     ) -> usize {
         let blocks: Vec<ReportBlock> = tracks
             .iter_mut()
@@ -77,11 +77,11 @@ impl Reporter {
         let mut ssrcs = [0; 31];
         ssrcs[0] = self.ssrc;
         let mut named = 1;
-        for slot in slots.take(ssrcs.len() - 1) {
+        for (slot, rtp_timestamp) in slots.take(ssrcs.len() - 1) {
             let info = SenderInfo {
                 ssrc: slot.ssrc,
                 ntp: clock.ntp(now),
-                rtp_timestamp: slot.timestamp_at(now),
+                rtp_timestamp,
                 packets: slot.packets,
                 octets: slot.octets,
             };

@@ -10,6 +10,9 @@ use srtp::{OVERHEAD_BYTES_MAX, Sealer};
 
 use crate::{
     Counters, DropReason, HeaderProfile, Limits, Path, PeerId, RoomId, SlotAssignment, TrackKind,
+    level::Attenuation,
+    loudest::Selection,
+    opus,
     outbox::{Mark, Outbox},
     slot::{FIRST_SEQUENCE_END, FIRST_SEQUENCE_MIN, Holder, Slot, Stream},
     stamp::{Outgoing, Rendering},
@@ -19,8 +22,10 @@ pub(crate) struct Room {
     pub(crate) id: RoomId,
     /// Keys in the node's table of peers.
     pub(crate) members: Vec<usize>,
-    /// Speech slots, then program slots.
+    /// Speech slots, then program slots, then the spare one, which nobody receives as such.
     pub(crate) slots: Vec<Slot>,
+    /// Who of the voices gets a speech slot, or the spare one.
+    pub(crate) voices: Selection,
     pub(crate) listeners: Vec<Listener>,
     renderings: Vec<Rendering>,
     /// Numbers the packets, so that a rendering knows whether it is up to date.
@@ -28,6 +33,7 @@ pub(crate) struct Room {
     pub(crate) speakers: Vec<PeerId>,
     speakers_before: Vec<PeerId>,
     speakers_at: Option<Instant>,
+    loudnesses: Vec<(Attenuation, Holder)>,
     pub(crate) slots_queued: bool,
     pub(crate) speakers_queued: bool,
 }
@@ -42,6 +48,8 @@ pub(crate) struct Listener {
     first_sequence: u16,
     /// Where its last packet of this turn waits.
     mark: Mark,
+    /// The place in which its own voice or program is, by kind.
+    own: [Option<u8>; 2],
     pub(crate) sealer: Sealer,
 }
 
@@ -64,7 +72,8 @@ impl Room {
         let speech = (0..limits.speech_slots).map(|index| (TrackKind::Mic, index));
         let program = (0..limits.program_slots).map(|index| (TrackKind::Program, index));
         let mut slots: Vec<Slot> = Vec::new();
-        for (kind, index) in speech.chain(program) {
+        let spare = (TrackKind::Mic, limits.speech_slots);
+        for (kind, index) in speech.chain(program).chain([spare]) {
             let ssrc = loop {
                 let ssrc = rng.random::<u32>();
                 if ssrc != 0 && ssrc != taken && slots.iter().all(|slot| slot.ssrc != ssrc) {
@@ -77,27 +86,38 @@ impl Room {
             id,
             members: Vec::new(),
             slots,
+            voices: Selection::new(limits.speech_slots),
             listeners: Vec::new(),
             renderings: Vec::new(),
             packet: 0,
             speakers: Vec::new(),
             speakers_before: Vec::new(),
             speakers_at: None,
+            loudnesses: Vec::with_capacity(usize::from(limits.speech_slots) + 1),
             slots_queued: false,
             speakers_queued: false,
         }
     }
 
     pub(crate) fn slot_ssrc(&self, kind: TrackKind, index: u8) -> Option<u32> {
-        self.slots.iter().find(|slot| slot.kind == kind && slot.index == index).map(|slot| slot.ssrc)
+        let received = &self.slots[..self.spare_place()];
+        received.iter().find(|slot| slot.kind == kind && slot.index == index).map(|slot| slot.ssrc)
     }
 
-    /// The slots of which a listener has got something, and in which it does not hear itself.
-    pub(crate) fn heard_slots(&self, place: usize) -> impl Iterator<Item = &Slot> {
-        let key = self.listeners.get(place).map(|listener| listener.key);
-        self.slots.iter().filter(move |slot| {
-            let own = slot.holder.is_some_and(|holder| Some(holder.key) == key);
-            !own && slot.streams.get(place).is_some_and(Stream::has_sent)
+    pub(crate) fn spare_place(&self) -> usize {
+        self.slots.len() - 1
+    }
+
+    /// The slots of which a listener has got something, and in which it does not hear itself, with its timestamp of now.
+    pub(crate) fn heard_slots(&self, place: usize, now: Instant) -> impl Iterator<Item = (&Slot, u32)> {
+        let own = self.listeners.get(place).map_or([None; 2], |listener| listener.own);
+        self.slots.iter().enumerate().filter_map(move |(at, slot)| {
+            let stream = slot.streams.get(place).filter(|stream| stream.has_sent())?;
+            let lane = usize::from(stream.lane);
+            if lane == at && own[slot.kind as usize].is_some_and(|own| usize::from(own) == at) {
+                return None;
+            }
+            Some((slot, self.slots[lane].timestamp_at(now).wrapping_add(stream.shift)))
         })
     }
 
@@ -112,10 +132,12 @@ impl Room {
     ) -> usize {
         let rendering = self.use_rendering(profile);
         let first_sequence = rng.random_range(FIRST_SEQUENCE_MIN..FIRST_SEQUENCE_END);
-        self.listeners.push(Listener { to, key, places, rendering, first_sequence, mark: Mark::default(), sealer });
-        for slot in &mut self.slots {
-            slot.streams.push(Stream::default());
+        let (mark, own) = (Mark::default(), [None; 2]);
+        self.listeners.push(Listener { to, key, places, rendering, first_sequence, mark, own, sealer });
+        for (place, slot) in (0..).zip(&mut self.slots) {
+            slot.streams.push(Stream::new(place));
         }
+        self.update_own_places();
         self.listeners.len() - 1
     }
 
@@ -148,6 +170,19 @@ impl Room {
         place
     }
 
+    /// After each change of holders: rare, so that a packet needs no search.
+    pub(crate) fn update_own_places(&mut self) {
+        for listener in &mut self.listeners {
+            listener.own = [None; 2];
+        }
+        for (place, slot) in (0u8..).zip(&self.slots) {
+            let Some(Holder { key, .. }) = slot.holder else { continue };
+            if let Some(listener) = self.listeners.iter_mut().find(|listener| listener.key == key) {
+                listener.own[slot.kind as usize] = Some(place);
+            }
+        }
+    }
+
     /// Sends a packet of the slot's holder to everybody else who receives the slot.
     pub(crate) fn forward(
         &mut self,
@@ -158,13 +193,11 @@ impl Room {
         counters: &mut Counters,
     ) {
         let slot = &mut self.slots[place];
-        let Some(Holder { key, track, .. }) = slot.holder else { return };
-        let Some(stamp) = slot.stamp(now, incoming.index, incoming.timestamp) else {
+        let Some(Holder { track, .. }) = slot.holder else { return };
+        let duration = opus::duration(incoming.opus);
+        let Some(stamp) = slot.stamp(now, incoming.index, incoming.timestamp, duration) else {
             return counters.drop(DropReason::RtpStale);
         };
-        if let Some(level) = incoming.level {
-            slot.level.hear(now, level);
-        }
         slot.packets = slot.packets.wrapping_add(1);
         slot.octets = slot.octets.wrapping_add(incoming.opus.len() as u32);
         let outgoing = Outgoing {
@@ -177,11 +210,19 @@ impl Room {
             red: incoming.red,
         };
         self.packet += 1;
-        let kind = slot.kind as usize;
+        if place == self.spare_place() {
+            return self.forward_spare(now, (stamp.sequence, duration), &outgoing, outbox, counters);
+        }
+        let slot = &mut self.slots[place];
+        let (kind, lane) = (slot.kind as usize, place as u8);
         for (listener, stream) in self.listeners.iter_mut().zip(&mut slot.streams) {
-            if listener.key == key || slot.index >= listener.places[kind] {
+            if slot.index >= listener.places[kind] || listener.own[kind] == Some(lane) {
                 continue;
             }
+            if stream.lane != lane {
+                stream.change_lane(lane, stamp.sequence, stamp.timestamp, stamp.timestamp);
+            }
+            stream.come_home(stamp.timestamp);
             let Some(index) = stream.index(stamp.sequence, listener.first_sequence) else {
                 counters.drop(DropReason::RtpStale);
                 continue;
@@ -190,14 +231,51 @@ impl Room {
             if rendering.packet != self.packet {
                 rendering.render(self.packet, &outgoing);
             }
-            listener.send(rendering, index, outbox, counters);
+            stream.sent(stamp.sequence, stamp.timestamp, duration);
+            listener.send(rendering, (index, stream.shift, slot.ssrc), outbox, counters);
         }
     }
 
+    /// Sends a packet of the spare voice to those who sit in a slot: each hears it in the slot where its own voice is.
+    fn forward_spare(
+        &mut self,
+        now: Instant,
+        (sequence, duration): (u64, u32),
+        outgoing: &Outgoing<'_>,
+        outbox: &mut Outbox,
+        counters: &mut Counters,
+    ) {
+        let lane = self.spare_place();
+        for (at, listener) in self.listeners.iter_mut().enumerate() {
+            let Some(own) = listener.own[TrackKind::Mic as usize].map(usize::from).filter(|own| *own != lane) else {
+                continue;
+            };
+            let slot = &mut self.slots[own];
+            if slot.index >= listener.places[TrackKind::Mic as usize] {
+                continue;
+            }
+            let home = slot.timestamp_at(now);
+            let stream = &mut slot.streams[at];
+            if usize::from(stream.lane) != lane {
+                stream.change_lane(lane as u8, sequence, outgoing.timestamp, home);
+            }
+            let Some(index) = stream.index(sequence, listener.first_sequence) else {
+                counters.drop(DropReason::RtpStale);
+                continue;
+            };
+            let rendering = &mut self.renderings[listener.rendering];
+            if rendering.packet != self.packet {
+                rendering.render(self.packet, outgoing);
+            }
+            stream.sent(sequence, outgoing.timestamp, duration);
+            listener.send(rendering, (index, stream.shift, slot.ssrc), outbox, counters);
+        }
+    }
     pub(crate) fn assignments(&self) -> Vec<SlotAssignment> {
-        let taken = self.slots.iter().filter_map(|slot| {
+        let taken = self.slots.iter().enumerate().filter_map(|(place, slot)| {
             let Holder { peer, track, .. } = slot.holder?;
-            Some(SlotAssignment { kind: slot.kind, index: slot.index, peer, track })
+            let spare = place == self.spare_place();
+            Some(SlotAssignment { kind: slot.kind, index: slot.index, peer, track, spare })
         });
         taken.collect()
     }
@@ -210,29 +288,29 @@ impl Room {
         self.speakers_at = Some(now + SPEAKERS_INTERVAL);
         std::mem::swap(&mut self.speakers, &mut self.speakers_before);
         self.speakers.clear();
-        let mut levels = [(0, PeerId(0)); u8::MAX as usize];
-        let mut count = 0;
-        for slot in self.slots.iter_mut().filter(|slot| slot.kind == TrackKind::Mic) {
-            if let (Some(holder), Some(level)) = (slot.holder, slot.level.speaking(now)) {
-                levels[count] = (level, holder.peer);
-                count += 1;
-            }
-        }
-        levels[..count].sort_unstable();
-        self.speakers.extend(levels[..count].iter().map(|(_, peer)| *peer));
+        self.voices.speakers(now, &mut self.loudnesses);
+        self.speakers.extend(self.loudnesses.iter().map(|(_, holder)| holder.peer));
         self.speakers != self.speakers_before
     }
 }
 
 impl Listener {
     #[inline]
-    fn send(&mut self, rendering: &Rendering, index: u64, outbox: &mut Outbox, counters: &mut Counters) {
+    fn send(
+        &mut self,
+        rendering: &Rendering,
+        (index, shift, ssrc): (u64, u32, u32),
+        outbox: &mut Outbox,
+        counters: &mut Counters,
+    ) {
         let len = rendering.len;
         let Some(packet) = outbox.reserve(len + OVERHEAD_BYTES_MAX) else {
             return counters.drop(DropReason::TransmitsFull);
         };
         packet[..len].copy_from_slice(&rendering.bytes[..len]);
         packet[2..4].copy_from_slice(&(index as u16).to_be_bytes());
+        packet[4..8].copy_from_slice(&rendering.timestamp.wrapping_add(shift).to_be_bytes());
+        packet[8..12].copy_from_slice(&ssrc.to_be_bytes());
         match self.sealer.seal_rtp(packet, rendering.header_len, len, index) {
             Ok(sealed) => {
                 outbox.commit_behind(&mut self.mark, self.to, sealed);

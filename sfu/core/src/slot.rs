@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{PeerId, TrackId, TrackKind, clock::rtp_units, level::Level};
+use crate::{PeerId, TrackId, TrackKind, clock::rtp_units};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Holder {
@@ -20,7 +20,6 @@ pub(crate) struct Slot {
     pub(crate) index: u8,
     pub(crate) ssrc: u32,
     pub(crate) holder: Option<Holder>,
-    pub(crate) level: Level,
     /// One for each of the room's listeners, in their order.
     pub(crate) streams: Vec<Stream>,
     /// Since the slot carried its first packet, for sender reports.
@@ -30,8 +29,17 @@ pub(crate) struct Slot {
     /// Highest sequence so far; 0 before the first packet.
     top: u64,
     last_timestamp: u32,
+    /// How long that packet plays.
+    last_duration: u32,
     last_at: Option<Instant>,
+    /// How far the timestamp is ahead of the clock, because a source began before the last one had been played: made up
+    /// for at the next chance, so that many changes do not add up.
+    lead: u32,
 }
+
+/// A source that begins while the last packet is still played pushes the timestamp ahead of the clock, and listeners wait
+/// that long for it. More than the longest packet, 120 ms, and the source begins a packet later.
+const LEAD_MAX: u32 = 120 * 48;
 
 /// How numbers of the present source become numbers of the slot. Wrapping: an offset may be negative.
 #[derive(Debug)]
@@ -62,15 +70,21 @@ impl Slot {
             index,
             ssrc,
             holder: None,
-            level: Level::default(),
             streams: Vec::new(),
             packets: 0,
             octets: 0,
             source: Source::New,
             top: 0,
             last_timestamp: first_timestamp,
+            last_duration: 0,
             last_at: None,
+            lead: 0,
         }
+    }
+
+    pub(crate) fn change_holder(&mut self, holder: Option<Holder>) {
+        self.holder = holder;
+        self.restart_source();
     }
 
     /// The next packet belongs to another source, or to the same one after a break in which nothing was forwarded:
@@ -79,14 +93,21 @@ impl Slot {
         self.source = Source::New;
     }
 
-    /// `None`: older than the source's first packet here.
-    pub(crate) fn stamp(&mut self, now: Instant, index: u64, timestamp: u32) -> Option<Stamp> {
+    /// For a packet that plays for `duration`. `None`: older than the source's first packet here, or its first and too
+    /// early after those before.
+    pub(crate) fn stamp(&mut self, now: Instant, index: u64, timestamp: u32, duration: u32) -> Option<Stamp> {
         let starts = matches!(self.source, Source::New);
         if starts {
             let first = self.top + 1;
+            let begins = self.next_timestamp(now);
+            let lead = begins.wrapping_sub(self.timestamp_at(now)).wrapping_add(self.lead);
+            if lead > LEAD_MAX {
+                return None;
+            }
+            self.lead = lead;
             self.source = Source::Running {
                 sequence_offset: first.wrapping_sub(index),
-                timestamp_offset: self.timestamp_at(now).wrapping_sub(timestamp),
+                timestamp_offset: begins.wrapping_sub(timestamp),
                 first,
             };
         }
@@ -100,9 +121,16 @@ impl Slot {
         if sequence > self.top {
             self.top = sequence;
             self.last_timestamp = timestamp;
+            self.last_duration = duration;
             self.last_at = Some(now);
         }
         Some(Stamp { sequence, timestamp, starts })
+    }
+
+    /// Where another source goes on: by the clock, but not before the last packet has been played.
+    pub(crate) fn next_timestamp(&self, now: Instant) -> u32 {
+        let elapsed = self.timestamp_at(now).wrapping_sub(self.last_timestamp);
+        self.last_timestamp.wrapping_add(elapsed.saturating_sub(self.lead).max(self.last_duration))
     }
 
     /// What the stream's timestamp would be now.
@@ -112,44 +140,96 @@ impl Slot {
     }
 }
 
-/// One slot as one listener gets it.
-#[derive(Clone, Copy, Default, Debug)]
+/// One slot as one listener gets it. Its packets come from one *lane* at a time: from the slot itself, or from the spare
+/// slot while the listener's own voice is in this one.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Stream {
-    /// From the slot's sequence to this listener's packet index, wrapping.
+    /// From the lane's sequence to this listener's packet index, wrapping.
     offset: u64,
-    /// Lowest slot sequence that the present offset may be used for.
+    /// Lowest sequence of the lane that the present offset may be used for.
     floor: u64,
-    /// Highest slot sequence sent to this listener; 0 before the first.
+    /// Highest sequence of the lane sent to this listener.
     top: u64,
+    /// From the lane's timestamp to this listener's, wrapping.
+    pub(crate) shift: u32,
+    /// Where the last packet ends, in the listener's timestamps.
+    end: u32,
+    started: bool,
+    /// The present lane, as index into the room's slots.
+    pub(crate) lane: u8,
 }
 
 /// A listener must guess the roll-over counter from what it gets: a stretch that was not sent to it (its own voice was
 /// in the slot) is closed up before it could reach half of 2^15.
 const GAP_MAX: u64 = 1 << 14;
 
+/// On the circle of timestamps.
+fn is_later(timestamp: u32, than: u32) -> bool {
+    (timestamp.wrapping_sub(than) as i32) > 0
+}
+
 impl Stream {
-    pub(crate) fn has_sent(&self) -> bool {
-        self.top > 0
+    /// Of a slot that has sent nothing yet.
+    pub(crate) fn new(lane: u8) -> Self {
+        Self { offset: 0, floor: 0, top: 0, shift: 0, end: 0, started: false, lane }
     }
 
-    /// The listener's packet index (`ROC << 16 | SEQ`) for a sequence of the slot; each index is given out once, as long
+    pub(crate) fn has_sent(&self) -> bool {
+        self.started
+    }
+
+    /// The listener's packet index (`ROC << 16 | SEQ`) for a sequence of the lane; each index is given out once, as long
     /// as each sequence is asked for once. `first` is where the listener starts counting, below 2^15.
     #[inline]
     pub(crate) fn index(&mut self, sequence: u64, first: u16) -> Option<u64> {
-        if sequence > self.top {
-            if self.top == 0 {
-                self.offset = u64::from(first).wrapping_sub(sequence);
-                self.floor = sequence.saturating_sub(u64::from(first));
-            } else if sequence - self.top > GAP_MAX {
-                let next = self.top.wrapping_add(self.offset) + 1;
-                self.offset = next.wrapping_sub(sequence);
-                self.floor = sequence;
+        if !self.started {
+            self.started = true;
+            self.offset = u64::from(first).wrapping_sub(sequence);
+            self.floor = sequence.saturating_sub(u64::from(first));
+            self.top = sequence;
+        } else if sequence > self.top {
+            if sequence - self.top > GAP_MAX {
+                self.go_on_with(sequence);
             }
             self.top = sequence;
         } else if sequence < self.floor {
             return None;
         }
         Some(sequence.wrapping_add(self.offset))
+    }
+
+    /// The next packet, `timestamp` in its lane, comes from another lane: it gets the index behind the last one and the
+    /// slot's time of now, `home`, or a little more where the last packet has not been played by then.
+    pub(crate) fn change_lane(&mut self, lane: u8, sequence: u64, timestamp: u32, home: u32) {
+        self.lane = lane;
+        let next = if self.started && is_later(self.end, home) { self.end } else { home };
+        self.shift = next.wrapping_sub(timestamp);
+        if self.started {
+            self.go_on_with(sequence);
+            self.top = sequence;
+        }
+    }
+
+    /// Back in its own lane and ahead of it: the first pause makes up for that.
+    #[inline]
+    pub(crate) fn come_home(&mut self, timestamp: u32) {
+        if self.shift != 0 && !is_later(self.end, timestamp) {
+            self.shift = 0;
+        }
+    }
+
+    /// A packet with this sequence and timestamp of the lane has been sent.
+    #[inline]
+    pub(crate) fn sent(&mut self, sequence: u64, timestamp: u32, duration: u32) {
+        if sequence == self.top {
+            self.end = timestamp.wrapping_add(self.shift).wrapping_add(duration);
+        }
+    }
+
+    fn go_on_with(&mut self, sequence: u64) {
+        let next = self.top.wrapping_add(self.offset) + 1;
+        self.offset = next.wrapping_sub(sequence);
+        self.floor = sequence;
     }
 }
 
@@ -179,29 +259,32 @@ mod tests {
     fn gaps_and_reordering_of_a_source_are_kept() {
         let mut slot = slot();
         let now = start();
-        let stamps = [100, 101, 104, 103].map(|index| slot.stamp(now, index, 960 * index as u32).unwrap());
+        let stamps = [100, 101, 104, 103].map(|index| slot.stamp(now, index, 960 * index as u32, 960).unwrap());
         assert_eq!(stamps.map(|stamp| stamp.sequence), [1, 2, 5, 4]);
         assert_eq!(stamps.map(|stamp| stamp.timestamp.wrapping_sub(5_000)), [0, 960, 3_840, 2_880]);
         assert_eq!(stamps.map(|stamp| stamp.starts), [true, false, false, false]);
-        assert_eq!(slot.stamp(now, 99, 0), None, "older than the first of its source");
+        assert_eq!(slot.stamp(now, 99, 0, 960), None, "older than the first of its source");
     }
 
     #[test]
     fn another_source_goes_on_where_the_first_one_ended() {
         let mut slot = slot();
         let now = start();
-        let last = slot.stamp(now, 70_000, 1).unwrap();
+        let last = slot.stamp(now, 70_000, 1, 960).unwrap();
         slot.restart_source();
-        let next = slot.stamp(now + Duration::from_millis(100), 9, 77).unwrap();
+        let next = slot.stamp(now + Duration::from_millis(100), 9, 77, 960).unwrap();
         assert_eq!(next.sequence, last.sequence + 1);
         assert_eq!(next.timestamp, last.timestamp + 4_800);
         assert!(next.starts);
-        assert_eq!(slot.stamp(now, 8, 0), None);
+        assert_eq!(slot.stamp(now, 8, 0, 960), None);
+        slot.restart_source();
+        let at_once = slot.stamp(now + Duration::from_millis(101), 500, 7, 960).unwrap();
+        assert_eq!(at_once.timestamp, next.timestamp + 960, "not before the last packet has been played");
     }
 
     #[test]
     fn listener_starts_low_whenever_it_joins() {
-        let mut stream = Stream::default();
+        let mut stream = Stream::new(0);
         assert_eq!(stream.index(10_000_000, 2_000), Some(2_000));
         assert_eq!(stream.index(10_000_002, 2_000), Some(2_002));
         assert_eq!(stream.index(9_999_999, 2_000), Some(1_999), "overtaken by the first");
@@ -210,7 +293,7 @@ mod tests {
 
     #[test]
     fn long_gap_is_closed_up_and_what_lies_in_it_is_lost() {
-        let mut stream = Stream::default();
+        let mut stream = Stream::new(0);
         stream.index(1, 2_000);
         assert_eq!(stream.index(1 + GAP_MAX, 2_000), Some(2_000 + GAP_MAX), "not yet long");
         let far = 100_000;
@@ -225,7 +308,7 @@ mod tests {
             first in FIRST_SEQUENCE_MIN..FIRST_SEQUENCE_END,
             steps in proptest::collection::vec((0u64..40_000, 0u64..200), 1..200),
         ) {
-            let (mut stream, mut asked, mut given) = (Stream::default(), HashSet::new(), HashSet::new());
+            let (mut stream, mut asked, mut given) = (Stream::new(0), HashSet::new(), HashSet::new());
             let (mut at, mut highest) = (1, u64::from(first));
             for (forward, back) in steps {
                 at += forward;

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!  |V=2|0|X| CC=1 |M|     PT      |   sequence (each listener's own) |
-//!  |                        timestamp of the slot                     |
-//!  |                          SSRC of the slot                        |
+//!  |              timestamp of the slot (moved for a few listeners)   |
+//!  |                SSRC of the slot (put in for each listener)       |
 //!  |                     CSRC: the track, our name for it             |
 //!  |   0xBEDE, 1 word, audio level (RFC 6464), when there is one      |
 //!  |                            payload                               |
@@ -45,6 +45,8 @@ pub(crate) struct Rendering {
     pub(crate) users: usize,
     /// Number of the packet that is written here.
     pub(crate) packet: u64,
+    /// Of the slot; a listener that heard the spare voice in this slot once is ahead of it or behind.
+    pub(crate) timestamp: u32,
     pub(crate) header_len: usize,
     pub(crate) len: usize,
     pub(crate) bytes: Box<[u8; PACKET_MAX]>,
@@ -52,7 +54,7 @@ pub(crate) struct Rendering {
 
 impl Rendering {
     pub(crate) fn new(profile: HeaderProfile) -> Self {
-        Self { profile, users: 0, packet: 0, header_len: 0, len: 0, bytes: Box::new([0; PACKET_MAX]) }
+        Self { profile, users: 0, packet: 0, timestamp: 0, header_len: 0, len: 0, bytes: Box::new([0; PACKET_MAX]) }
     }
 
     /// The payload is not longer than [`PAYLOAD_MAX`].
@@ -76,6 +78,7 @@ impl Rendering {
         }
         self.len = self.header_len + payload.len();
         bytes[self.header_len..self.len].copy_from_slice(payload);
+        self.timestamp = outgoing.timestamp;
         self.packet = packet;
     }
 }

@@ -1,4 +1,4 @@
-//! A published source: which SSRC carries it, what was received of it, and whether it holds a slot. Finding the track of
+//! A published source: which SSRC carries it, what was received of it, and how loud it is. Finding the track of
 //! a packet happens here, always after the packet has been authenticated. Forwarding does not.
 
 use std::time::{Duration, Instant};
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::{
     Mid, TrackId, TrackKind, TrackSpec,
     clock::{compact, compact_duration},
+    level::Voice,
     rtcp::{ReportBlock, SenderInfo},
 };
 
@@ -16,8 +17,8 @@ pub(crate) struct Track {
     mid: Mid,
     ssrc: Option<u32>,
     pub(crate) muted: bool,
-    /// Index into the room's slots.
-    pub(crate) slot: Option<usize>,
+    /// How loud it is, also while it is not among those that are heard.
+    pub(crate) voice: Voice,
     /// The shell has been told that the track is live, or the mark for it is queued.
     pub(crate) announced: bool,
     pub(crate) live_queued: bool,
@@ -35,7 +36,7 @@ impl Track {
             mid: spec.mid,
             ssrc: spec.ssrc.map(|ssrc| ssrc.0),
             muted: false,
-            slot: None,
+            voice: Voice::default(),
             announced: false,
             live_queued: false,
             reception: Reception::default(),

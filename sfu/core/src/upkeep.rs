@@ -80,7 +80,7 @@ impl Node {
         let room = &mut self.rooms[peer.room];
         let mut buf = [0; COMPOUND_MAX + OVERHEAD_BYTES_MAX];
         let time = (&self.clock, now);
-        let slots = room.heard_slots(place);
+        let slots = room.heard_slots(place, now);
         let len = self.reporter.compound(&mut buf[..COMPOUND_MAX], time, &mut peer.tracks, slots);
         if len == 0 {
             return;

@@ -126,6 +126,7 @@ async fn a_link_that_takes_a_snapshot_hears_who_is_in_the_slots() {
         index: 0,
         peer: place.peer,
         track: sfu_core::TrackId(7),
+        spare: false,
     };
     let event = sfu_core::Event::Slots { room: place.room, slots: vec![slot] };
     bench.hub.take_report(Report { shard: 0, news: News::Node(event) }).await;

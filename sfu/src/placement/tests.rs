@@ -96,8 +96,13 @@ fn a_snapshot_says_what_was_given_and_what_has_happened() {
 fn events_come_out_by_name() {
     let mut placement = placement(1);
     let (p, q) = (placement.place("r", "p", "").unwrap(), placement.place("r", "q", "").unwrap());
-    let assigned =
-        |peer| sfu_core::SlotAssignment { kind: sfu_core::TrackKind::Mic, index: 0, peer, track: TrackId(1) };
+    let assigned = |peer| sfu_core::SlotAssignment {
+        kind: sfu_core::TrackKind::Mic,
+        index: 0,
+        peer,
+        track: TrackId(1),
+        spare: false,
+    };
     let slots = placement.observe(Event::Slots { room: p.room, slots: vec![assigned(q.peer), assigned(PeerId(99))] });
     let Some(NodeEvent::Slots { room, slots }) = slots else { panic!("no slots") };
     assert_eq!((room.as_str(), slots.len(), slots[0].peer.as_str()), ("r", 1, "q"));

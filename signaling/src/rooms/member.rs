@@ -117,12 +117,18 @@ impl Member {
         }
     }
 
-    /// The occupied slots as this member sees them: by its own mids, without its own sources.
+    /// The occupied slots as this member sees them: by its own mids, without its own sources. Where its own voice is, it
+    /// hears the spare one.
     pub(super) fn view(&self, own: &str, assignments: &[SlotAssignment]) -> Vec<Slot> {
         let Some(joined) = self.joined() else { return Vec::new() };
         let seen = |slot: &SlotInfo| {
             let occupied = |given: &&SlotAssignment| given.kind == slot.kind && given.index == slot.index;
-            let assignment = assignments.iter().find(occupied).filter(|given| given.peer != own)?;
+            let assignment = match assignments.iter().find(occupied)? {
+                own_voice if own_voice.peer == own && slot.kind == sfu_control::TrackKind::Mic => {
+                    assignments.iter().find(|given| given.spare).filter(|spare| spare.peer != own)?
+                }
+                given => Some(given).filter(|given| given.peer != own)?,
+            };
             Some(Slot {
                 mid: slot.mid.clone(),
                 kind: protocol_kind(slot.kind),

@@ -4,7 +4,7 @@
 mod random;
 mod world;
 
-use sfu_control::NodeEvent;
+use sfu_control::{NodeEvent, SlotAssignment};
 
 use super::*;
 use crate::resume::Participation;
@@ -111,6 +111,25 @@ fn slots_are_mapped_to_own_mids_and_sent_on_change_only() {
     assert_eq!((of_ada[0].mid.as_str(), of_bob[0].mid.as_str()), ("2", "1"));
     assert_eq!(of_ada[0].peer, world.peer(bob));
     assert_eq!(of_bob[0].csrc, track_of(&peers[0]));
+}
+
+#[test]
+fn who_is_in_a_slot_sees_the_spare_voice_there() {
+    let mut world = World::new();
+    let conns = [(); 3].map(|()| world.join("a", Role::Speaker));
+    for conn in conns {
+        world.request(conn, spec(u8::try_from(conn.0).unwrap(), 0));
+    }
+    world.answer_all();
+    let peers: Vec<_> = world.node_peers.keys().cloned().collect();
+    let spare = SlotAssignment { spare: true, ..assignment(2, &peers[2]) };
+    let slots = vec![assignment(0, &peers[0]), assignment(1, &peers[1]), spare];
+    world.input(Input::NodeEvent { node: NODE.into(), event: NodeEvent::Slots { room: "a".into(), slots } });
+    let seen = |conn| world.client(conn).slots.iter().map(|slot| slot.peer.clone()).collect::<Vec<_>>();
+    let [a, b, c] = conns.map(|conn| world.peer(conn));
+    assert_eq!(seen(conns[0]), [c.clone(), b.clone()]);
+    assert_eq!(seen(conns[1]), [a.clone(), c]);
+    assert_eq!(seen(conns[2]), [a, b]);
 }
 
 #[test]

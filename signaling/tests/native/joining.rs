@@ -80,6 +80,7 @@ async fn slots_name_the_receivers_own_mids_and_never_its_own_voice() {
         index,
         peer: format!("{peer}.1"),
         track,
+        spare: false,
     };
     let slots = vec![place(0, ada.peer(), 1), place(1, bob.peer(), 3)];
     node.emit(NodeEvent::Slots { room: "demo".into(), slots });

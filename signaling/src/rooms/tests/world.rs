@@ -348,5 +348,5 @@ pub(super) fn state(join: &Join) -> PeerState {
 
 pub(super) fn assignment(index: u8, peer: &str) -> SlotAssignment {
     let peer = peer.to_owned();
-    SlotAssignment { kind: sfu_control::TrackKind::Mic, index, track: track_of(&peer), peer }
+    SlotAssignment { kind: sfu_control::TrackKind::Mic, index, track: track_of(&peer), peer, spare: false }
 }
