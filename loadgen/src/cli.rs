@@ -143,8 +143,7 @@ fn execute(run: &Run) -> Result<bool, Failure> {
     let scenario = run.scenario()?;
     let access = run.access()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let mut results = runtime.map_err(Failure::Runtime)?.block_on(measure(scenario, access, run.quiet))?;
-    results.verdict = report::judge(&results);
+    let results = runtime.map_err(Failure::Runtime)?.block_on(measure(scenario, access, run.quiet))?;
     if let Some(path) = &run.out_json {
         report::write_json(path, &results)?;
     }

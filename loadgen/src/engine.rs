@@ -90,6 +90,7 @@ fn setting(scenario: &Scenario) -> Result<Setting, EngineError> {
         reading: Reading { open_one_in, drop: lot(scenario.loss.receive), drop_seed: mix(scenario.loss.seed) },
         send_drop: lot(scenario.loss.send),
         drop_seed: mix(scenario.loss.seed ^ 0x5E4D),
+        senders_hear: scenario.rooms.publishers_listen,
     })
 }
 

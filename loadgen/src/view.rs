@@ -75,7 +75,7 @@ fn plain(now: &Snapshot) -> String {
     }
     if last.received_per_s > 0.0 {
         line += &format!(
-            "  {} packets/s  loss {}  delay {} / {} ms",
+            "  {} packets/s  loss {}  delay p50 {} p99 {} ms",
             whole(last.received_per_s),
             percent(last.loss_share),
             millis(last.delay_p50_ms),
@@ -130,9 +130,9 @@ mod tests {
         let mut now = Snapshot { phase: Phase::Measure, last, ..Snapshot::default() };
         now.joins.failed = 2;
         let line = plain(&now);
-        assert!(
-            line.ends_with("2 failed, 0 lost  50,000 packets/s  loss 0.1 %  delay 0.25 / 3.00 ms  server 0.50 cores")
-        );
+        assert!(line.ends_with(
+            "2 failed, 0 lost  50,000 packets/s  loss 0.1 %  delay p50 0.25 p99 3.00 ms  server 0.50 cores"
+        ));
     }
 
     #[test]

@@ -11,6 +11,7 @@ Nothing here measures: that is done by loadgen and by the scripts beside this fi
 import contextlib
 import os
 import pathlib
+import secrets
 import shutil
 import signal
 import socket
@@ -26,17 +27,18 @@ INSIDE = "CARILLON_LOAD_INSIDE"
 
 
 def enter_namespace():
-    """Returns inside of the namespace. Exits with 2 where namespaces are refused."""
+    """Returns inside of the namespace; `False` where namespaces are refused."""
     if os.environ.get(INSIDE) != "1":
         enter = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         if subprocess.run([*enter, "true"], stderr=subprocess.DEVNULL).returncode != 0:
-            sys.exit("This machine does not allow network namespaces (unshare --net --pid; they need root).")
+            return False
         os.execvpe(enter[0], [*enter, sys.executable, *sys.argv], {**os.environ, INSIDE: "1"})
     ip("link", "set", "lo", "up")
     ip("link", "add", "cable", "type", "veth", "peer", "name", "far")
     ip("address", "add", f"{ADDRESS}/24", "dev", "cable")
     ip("link", "set", "cable", "up")
     ip("link", "set", "far", "up")
+    return True
 
 
 def ip(*arguments):
@@ -161,6 +163,18 @@ class Janus(Server):
         }
         for name, text in write.items():
             (self.folder / name).write_text(text)
+
+
+class Sfu(Server):
+    """Our media node with its defaults, commanded over the control link."""
+
+    def __init__(self, binary, *arguments, control=7100, admin=7101):
+        self.token = secrets.token_hex(16)
+        self.url = f"ws://127.0.0.1:{control}"
+        flags = ["--listen", "0.0.0.0", "--advertise", ADDRESS, "--control", f"127.0.0.1:{control}",
+                 "--admin", f"127.0.0.1:{admin}", *arguments]
+        super().__init__("sfu", lambda _: [binary, *flags], {"SFU_CONTROL_TOKEN": self.token})
+        self.wait_for_port(control)
 
 
 def others(folder, kept):

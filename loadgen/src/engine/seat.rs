@@ -115,7 +115,7 @@ impl Seat {
         let sent_ns = setting.board.nanos(now);
         let stamp = Stamp { source: mouth.source, sent_ns, loud_for_ms: tick.loud_for_ms };
         let len = voice.write(packet, frame, tick.marker, level, &stamp);
-        let hears = u32::from(self.plan.slots > 0);
+        let hears = u32::from(setting.senders_hear);
         let hearers = u64::from(setting.board.hearers(self.plan.room).saturating_sub(hears));
         let counts = &mut tally.counts;
         counts.expected += hearers;

@@ -48,6 +48,8 @@ pub(super) struct Setting {
     /// Share of what is sent that is lost on purpose, of 2^32.
     pub(super) send_drop: u32,
     pub(super) drop_seed: u64,
+    /// Over the same connection or over one more: nobody gets what they sent.
+    pub(super) senders_hear: bool,
 }
 
 pub(super) enum Command {

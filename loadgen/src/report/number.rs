@@ -23,6 +23,11 @@ pub(crate) fn exact(value: f64) -> String {
     if value.is_finite() { trimmed(value, 6) } else { "-".to_owned() }
 }
 
+/// What is held against a limit: three digits behind the point, six where it is small.
+pub(crate) fn near(value: f64) -> String {
+    if value.is_finite() && value.abs() >= 1.0 { trimmed(value, 3) } else { exact(value) }
+}
+
 /// Milliseconds for a column: two digits behind the point up to 100, then none.
 pub(crate) fn millis(value: f64) -> String {
     if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
@@ -85,6 +90,7 @@ mod tests {
     #[test]
     fn limits_and_columns() {
         assert_eq!([0.005, 2.5, 1e-9, 150_000.0].map(exact), ["0.005", "2.5", "0", "150000"]);
+        assert_eq!([0.000_451, 2.500_4, 700.392_419].map(near), ["0.000451", "2.5", "700.392"]);
         assert_eq!([0.2, 11.345, 1234.5].map(millis), ["0.20", "11.35", "1234"]);
         assert_eq!([0.4, 12_345.6, f64::NAN].map(whole), ["0", "12,346", "-"]);
     }

@@ -21,6 +21,8 @@ pub(super) struct Axis<'a> {
     pub label: &'a str,
     /// Labelled places; empty: chosen from the points.
     pub marks: Vec<(f64, String)>,
+    /// From where to where; `None`: as far as the points reach.
+    pub range: Option<(f64, f64)>,
     /// A part that is set off from the rest.
     pub shade: Option<(f64, f64)>,
 }
@@ -62,8 +64,8 @@ impl Plot<'_> {
 
     fn frame(&self) -> Option<Frame> {
         let points = || self.series.iter().flat_map(|series| &series.points).filter(|p| is_drawable(p));
-        let x_min = points().map(|p| p.0).reduce(f64::min)?;
-        let x_max = points().map(|p| p.0).reduce(f64::max)?;
+        let found = (points().map(|p| p.0).reduce(f64::min)?, points().map(|p| p.0).reduce(f64::max)?);
+        let (x_min, x_max) = self.x.range.unwrap_or(found);
         let y_top = points().map(|p| p.1).fold(0.0, f64::max);
         let y_marks = nice_marks(0.0, if y_top > 0.0 { y_top } else { 1.0 });
         let y_max = y_marks.last().copied()?;
@@ -114,16 +116,15 @@ impl Plot<'_> {
     }
 
     fn draw_x_axis(&self, frame: &Frame, out: &mut String) {
-        let chosen;
+        let round;
         let marks = if self.x.marks.is_empty() {
-            let inside = |mark: &f64| *mark >= frame.x_min && *mark <= frame.x_max;
-            chosen = nice_marks(frame.x_min, frame.x_max).into_iter().filter(inside);
-            &chosen.map(|mark| (mark, short(mark))).collect::<Vec<_>>()
+            round = nice_marks(frame.x_min, frame.x_max).into_iter().map(|mark| (mark, short(mark))).collect();
+            &round
         } else {
             &self.x.marks
         };
         let y = HEIGHT - BOTTOM + 15.0;
-        for (mark, label) in marks {
+        for (mark, label) in marks.iter().filter(|(mark, _)| (frame.x_min..=frame.x_max).contains(mark)) {
             let x = frame.x(*mark);
             _ = write!(out, "<text class=\"mid\" x=\"{x:.1}\" y=\"{y}\">{}</text>", escape(label));
         }
@@ -186,7 +187,13 @@ mod tests {
 
     fn plot(points: Vec<(f64, f64)>) -> String {
         let series = vec![Series { name: "one", points }];
-        Plot { title: "T < 1", unit: "ms", x: Axis { label: "s", marks: Vec::new(), shade: None }, series }.to_html()
+        Plot {
+            title: "T < 1",
+            unit: "ms",
+            x: Axis { label: "s", marks: Vec::new(), range: None, shade: None },
+            series,
+        }
+        .to_html()
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::number::exact;
+use super::number::{exact, near};
 use crate::results::{Distribution, Judged, Results};
 
 /// Judges every threshold that the scenario sets, in the order of its keys.
@@ -46,8 +46,8 @@ impl fmt::Display for Line<'_> {
         let limit = exact(*limit);
         match value {
             None => write!(f, "{threshold}: could not be measured, and must be {word} {limit}"),
-            Some(value) if *ok => write!(f, "{threshold}: {} is {word} {limit}", exact(*value)),
-            Some(value) => write!(f, "{threshold}: {} is {broken} the limit of {limit}", exact(*value)),
+            Some(value) if *ok => write!(f, "{threshold}: {} is {word} {limit}", near(*value)),
+            Some(value) => write!(f, "{threshold}: {} is {broken} the limit of {limit}", near(*value)),
         }
     }
 }

@@ -95,6 +95,9 @@ impl Janus {
             return Err(JoinError::new("janus_feeds", "nobody publishes in the room"));
         }
         let (handle, offer) = videoroom::subscribe(&self.link, number, &feeds).await?;
+        // Janus leaves the choice to us. As the client it begins when it is ready; as the server it drops what comes
+        // before that, and the join would wait for a retransmission.
+        let offer = offer.replace("a=setup:actpass", "a=setup:active");
         videoroom::start(&self.link, handle, endpoint.answer(&offer)?).await?;
         Ok(Session(handle))
     }
@@ -147,14 +150,4 @@ fn first_room(prefix: &str) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rooms_of_one_prefix_never_meet_those_of_another() {
-        let (one, other) = (first_room("load"), first_room("load-2"));
-        let rooms = u64::from(crate::scenario::ROOMS_MAX);
-        assert!(one.abs_diff(other) > rooms);
-        assert!(one.max(other) + rooms < 1 << 53, "a number in every JSON library");
-    }
-}
+mod tests;

@@ -44,12 +44,12 @@ impl Board {
         row("people", people, self.trouble(now));
         if joins.total_ms.count > 0 {
             let (p50, p99) = (millis(joins.total_ms.p50), millis(joins.total_ms.p99));
-            row("join", format!("{p50} / {p99} ms"), self.paint(Style::Dim, "half / 99 of 100 are faster"));
+            row("join", format!("p50 {p50}, p99 {p99} ms"), String::new());
         }
         row("received", format!("{} /s", whole(last.received_per_s)), self.curve(|s| s.received_per_s));
         row("sent", format!("{} /s", whole(last.sent_per_s)), self.curve(|s| s.sent_per_s));
         row("loss", percent(last.loss_share), self.curve(|s| s.loss_share));
-        let delays = format!("{} / {} ms", millis(last.delay_p50_ms), millis(last.delay_p99_ms));
+        let delays = format!("p50 {}, p99 {} ms", millis(last.delay_p50_ms), millis(last.delay_p99_ms));
         row("delay", delays, self.curve(|s| s.delay_p99_ms));
         if let Some(cores) = last.server_cores {
             let memory = last.server_rss_mib.map_or_else(String::new, |mib| format!(", {} MiB", short(mib)));
@@ -89,7 +89,7 @@ impl Board {
         };
         let full = filled(share);
         let bar = format!("{}{}", "█".repeat(full), "░".repeat(usize::from(BAR_WIDTH) - full));
-        let left = if now.phase_left_s > 0.0 { format!(", {:.0} s left", now.phase_left_s) } else { String::new() };
+        let left = if now.phase_left_s >= 0.5 { format!(", {:.0} s left", now.phase_left_s) } else { String::new() };
         format!("{bar}  {name}{left}")
     }
 

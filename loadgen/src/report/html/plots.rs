@@ -9,10 +9,11 @@ pub(super) fn over_time(results: &Results) -> String {
         points: results.series.iter().filter_map(|s| Some((s.at_s, value(s)?))).collect(),
     };
     let measured = measured(&results.series);
+    let whole = results.series.last().map(|last| (0.0, last.at_s));
     let plot = |title, unit, series| Plot {
         title,
         unit,
-        x: Axis { label: "seconds", marks: Vec::new(), shade: measured },
+        x: Axis { label: "seconds", marks: Vec::new(), range: whole, shade: measured },
         series,
     };
     let mut plots = vec![
@@ -73,6 +74,7 @@ fn ranks() -> Axis<'static> {
     Axis {
         label: "share that is not above",
         marks: marks.map(|(nines, label)| (nines, label.to_owned())).to_vec(),
+        range: None,
         shade: None,
     }
 }

@@ -154,17 +154,6 @@ impl Link {
         self.call(self.message(handle, body, jsep.as_ref()), Until::Event).await?.event()
     }
 
-    /// Says that no candidates of ours will follow.
-    pub(super) async fn end_of_candidates(&self, handle: HandleId) -> Result<(), JanusError> {
-        let request = json!({
-            "janus": "trickle",
-            "session_id": self.session,
-            "handle_id": handle.0,
-            "candidate": {"completed": true},
-        });
-        self.call(request, Until::Answer).await.map(drop)
-    }
-
     pub(super) async fn detach(&self, handle: HandleId) -> Result<(), JanusError> {
         let request = json!({"janus": "detach", "session_id": self.session, "handle_id": handle.0});
         self.call(request, Until::Answer).await.map(drop)

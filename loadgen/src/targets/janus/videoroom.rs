@@ -70,7 +70,6 @@ pub(super) async fn publish(link: &Link, room: u64, offer: String) -> Result<Pub
     let event = link.request(handle, &body, Some(Jsep::offer(offer))).await?;
     let feed = event.data["id"].as_u64().ok_or(JanusError::UnexpectedAnswer("no id of the feed"))?;
     let answer = description(event)?;
-    link.end_of_candidates(handle).await?;
     Ok(Published { handle, feed, answer })
 }
 
@@ -90,8 +89,7 @@ pub(super) async fn subscribe(link: &Link, room: u64, feeds: &[u64]) -> Result<(
 
 /// Media of a subscription flows after this.
 pub(super) async fn start(link: &Link, handle: HandleId, answer: String) -> Result<(), JanusError> {
-    link.request(handle, &json!({"request": "start"}), Some(Jsep::answer(answer))).await?;
-    link.end_of_candidates(handle).await
+    link.request(handle, &json!({"request": "start"}), Some(Jsep::answer(answer))).await.map(drop)
 }
 
 fn description(event: Event) -> Result<String, JanusError> {
