@@ -49,6 +49,9 @@ pub struct Args {
     /// Sink behind the virtual microphone [default: mic_in]
     #[arg(long, value_name = "NAME")]
     pub sink: Option<String>,
+    /// What programs record the voices from; only `devices` and `probe` look at it [default: mic]
+    #[arg(long, value_name = "NAME")]
+    pub microphone: Option<String>,
     /// Metrics, liveness, readiness and status [default: 127.0.0.1:7501]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<SocketAddr>,
@@ -107,6 +110,7 @@ struct Raw {
     pulse_cookie: Option<PathBuf>,
     source: String,
     sink: String,
+    microphone: String,
     admin: SocketAddr,
     profile: Profile,
     bitrate: Option<u32>,
@@ -132,6 +136,7 @@ impl Default for Raw {
             pulse_cookie: None,
             source: "desktop.monitor".to_owned(),
             sink: "mic_in".to_owned(),
+            microphone: "mic".to_owned(),
             admin: SocketAddr::from(([127, 0, 0, 1], 7501)),
             profile: Profile::default(),
             bitrate: None,
@@ -153,6 +158,27 @@ impl Default for Raw {
 pub enum TokenSource {
     Value(Secret),
     File(PathBuf),
+}
+
+/// What `devices` and `probe` need: no room, no token.
+#[derive(Clone, Debug)]
+pub struct DeviceSettings {
+    pub pulse: PulseSettings,
+    pub source: String,
+    pub sink: String,
+    pub microphone: String,
+}
+
+impl DeviceSettings {
+    pub fn load(args: &Args) -> Result<Self, ConfigError> {
+        let raw: Raw = admin::settings::load(args.config.as_deref(), "BRIDGE_", args)?;
+        Ok(Self {
+            pulse: pulse(raw.pulse_server, raw.pulse_cookie, &Surroundings::of_process())?,
+            source: device("source", raw.source)?,
+            sink: device("sink", raw.sink)?,
+            microphone: device("microphone", raw.microphone)?,
+        })
+    }
 }
 
 /// Checked settings.

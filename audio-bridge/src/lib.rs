@@ -15,6 +15,7 @@ pub mod capture;
 pub mod change;
 pub mod codec;
 pub mod config;
+pub mod devices;
 pub mod framing;
 pub mod ice;
 pub mod intake;
@@ -25,6 +26,7 @@ pub mod mixer;
 pub mod offer;
 pub mod pcm;
 pub mod playout;
+pub mod probe;
 pub mod profile;
 pub mod publish;
 pub mod pulse;
@@ -54,10 +56,12 @@ use tokio::task::JoinSet;
 use capture::{Capture, CaptureSettings};
 use change::Controls;
 pub use config::Args;
-use config::{ConfigError, Settings};
+use config::{ConfigError, DeviceSettings, Settings};
+use devices::Inventory;
 use metrics::Metrics;
 use pcm::PcmSink;
 use playout::Playout;
+use probe::Findings;
 use pulse::playback::PlaybackSettings;
 use pulse::record::RecordSettings;
 use pulse::{PulseSink, PulseSource};
@@ -82,6 +86,8 @@ pub enum RunError {
     Codec(#[from] codec::CodecError),
     #[error("admin address {address} cannot be used: {source}")]
     Admin { address: std::net::SocketAddr, source: std::io::Error },
+    #[error("sound daemon: {0}")]
+    Daemon(#[from] pulse::PulseFailure),
     #[error("process cannot be set up: {0}")]
     Setup(#[source] std::io::Error),
     #[error("a task of the bridge ended: {0}")]
@@ -92,13 +98,28 @@ pub enum RunError {
 pub fn run(args: &Args) -> Result<(), RunError> {
     let settings = Settings::load(args)?;
     admin::logs::init(settings.log, &settings.log_filter)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    runtime()?.block_on(bridge(settings))
+}
+
+/// What the daemon has.
+pub fn devices(args: &Args) -> Result<Inventory, RunError> {
+    let settings = DeviceSettings::load(args)?;
+    Ok(runtime()?.block_on(devices::look(&settings))?)
+}
+
+/// Tries the desktop's devices with a tone.
+pub fn probe(args: &Args) -> Result<Findings, RunError> {
+    let settings = DeviceSettings::load(args)?;
+    Ok(runtime()?.block_on(probe::probe(&settings)))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, RunError> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_name("bridge")
         .enable_all()
         .build()
-        .map_err(RunError::Setup)?;
-    runtime.block_on(bridge(settings))
+        .map_err(RunError::Setup)
 }
 
 async fn bridge(settings: Settings) -> Result<(), RunError> {

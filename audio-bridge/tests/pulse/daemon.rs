@@ -1,5 +1,5 @@
-//! A PulseAudio daemon of its own for each test: own directory, own cookie, unix socket and TCP on a free port, the
-//! devices of a Carillon desktop. Ends with the test, by its process id.
+//! A sound daemon of its own for each test: PulseAudio, or PipeWire with pipewire-pulse. Own directory, own cookie, unix
+//! socket, PulseAudio also TCP on a free port, the devices of a Carillon desktop. Ends with the test, by its process ids.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,27 +14,49 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 const START_MAX: Duration = Duration::from_secs(20);
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    PulseAudio,
+    PipeWire,
+}
+
 pub(crate) struct Daemon {
+    kind: Kind,
     directory: TempDir,
     port: u16,
-    process: Option<Child>,
+    processes: Vec<Child>,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Daemon {
     pub(crate) fn start() -> Self {
+        Self::start_as(Kind::PulseAudio)
+    }
+
+    pub(crate) fn start_pipewire() -> Self {
+        Self::start_as(Kind::PipeWire)
+    }
+
+    fn start_as(kind: Kind) -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::Builder::new().prefix("bridge").tempdir().expect("temporary directory");
         let cookie: Vec<u8> = (0..256).map(|_| rand::random()).collect();
         std::fs::write(directory.path().join("cookie"), cookie).expect("cookie is written");
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("free port").port();
-        let mut daemon = Self { directory, port, process: None, _turn: turn };
+        let mut daemon = Self { kind, directory, port, processes: Vec::new(), _turn: turn };
         daemon.launch();
         daemon
     }
 
     /// Starts the daemon (again) at the same addresses.
     pub(crate) fn launch(&mut self) {
+        match self.kind {
+            Kind::PulseAudio => self.launch_pulseaudio(),
+            Kind::PipeWire => self.launch_pipewire(),
+        }
+    }
+
+    fn launch_pulseaudio(&mut self) {
         let path = self.directory.path().display();
         let script = format!(
             "load-module module-null-sink sink_name=desktop format=s16le rate=48000 channels=2\n\
@@ -46,38 +68,93 @@ impl Daemon {
              load-module module-native-protocol-tcp listen=127.0.0.1 port={} auth-cookie={path}/cookie auth-ip-acl=\n",
             self.port
         );
-        let script_path = self.directory.path().join("desktop.pa");
+        let script_path = self.path("desktop.pa");
         std::fs::write(&script_path, script).expect("script is written");
-        let _ = std::fs::remove_file(self.directory.path().join("native"));
-        let child = Command::new("pulseaudio")
-            .args(["-n", "--daemonize=no", "--exit-idle-time=-1", "--disallow-exit", "--use-pid-file=no", "-F"])
-            .arg(&script_path)
-            .env("HOME", self.directory.path())
-            .env("XDG_RUNTIME_DIR", self.directory.path())
-            .env("PULSE_RUNTIME_PATH", self.directory.path())
+        let _ = std::fs::remove_file(self.path("native"));
+        let arguments = ["-n", "--daemonize=no", "--exit-idle-time=-1", "--disallow-exit", "--use-pid-file=no", "-F"];
+        self.spawn("pulseaudio", arguments.map(String::from).into_iter().chain([script_path.display().to_string()]));
+        self.until_it_answers();
+    }
+
+    /// PipeWire needs a session bus, and somebody who connects what is to be heard together.
+    fn launch_pipewire(&mut self) {
+        let bus = format!("--address=unix:path={}", self.path("bus").display());
+        for name in ["bus", "pipewire-0", "pulse/native"] {
+            let _ = std::fs::remove_file(self.path(name));
+        }
+        std::fs::create_dir_all(self.path("pulse")).expect("directory is made");
+        self.spawn("dbus-daemon", ["--session".to_owned(), "--nofork".to_owned(), bus]);
+        self.until_there("bus");
+        self.spawn("pipewire", []);
+        self.until_there("pipewire-0");
+        self.spawn("wireplumber", []);
+        self.spawn("pipewire-pulse", []);
+        self.until_it_answers();
+        self.add_desktop_sink();
+        for module in [
+            &["module-null-sink", "sink_name=mic_in", "format=s16le", "rate=48000", "channels=1"][..],
+            &["module-remap-source", "source_name=mic", "master=mic_in.monitor", "channels=1", "channel_map=mono"],
+        ] {
+            self.pactl(&[&["load-module"], module].concat()).expect("module is loaded");
+        }
+        let deadline = Instant::now() + START_MAX;
+        while self.pactl(&["set-default-sink", "desktop"]).is_none()
+            || self.pactl(&["set-default-source", "mic"]).is_none()
+        {
+            assert!(Instant::now() < deadline, "the devices do not come");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn spawn(&mut self, program: &str, arguments: impl IntoIterator<Item = String>) {
+        let home = self.directory.path();
+        let child = Command::new(program)
+            .args(arguments)
+            .env("HOME", home)
+            .env("XDG_RUNTIME_DIR", home)
+            .env("PIPEWIRE_RUNTIME_DIR", home)
+            .env("PULSE_RUNTIME_PATH", if self.kind == Kind::PipeWire { self.path("pulse") } else { home.to_owned() })
+            .env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", self.path("bus").display()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn()
-            .expect("pulseaudio must be installed for this test (tests/run installs it)");
-        self.process = Some(child);
+            .spawn();
+        self.processes.push(child.unwrap_or_else(|_| panic!("{program} must be installed (tests/run installs it)")));
+    }
+
+    fn until_there(&self, name: &str) {
+        let deadline = Instant::now() + START_MAX;
+        while !self.path(name).exists() {
+            assert!(Instant::now() < deadline, "{name} does not come");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn until_it_answers(&self) {
         let deadline = Instant::now() + START_MAX;
         while self.pactl(&["info"]).is_none() {
-            assert!(Instant::now() < deadline, "pulseaudio does not answer");
+            assert!(Instant::now() < deadline, "the sound daemon does not answer");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 
     /// Ends the daemon the hard way.
     pub(crate) fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().expect("daemon is killed");
-            process.wait().expect("daemon is gone");
+        for mut process in self.processes.drain(..).rev() {
+            let _ = process.kill();
+            let _ = process.wait();
         }
     }
 
     pub(crate) fn unix(&self) -> PulseSettings {
-        PulseSettings { server: ServerAddress::Unix(self.path("native")), cookie: self.path("cookie") }
+        PulseSettings { server: ServerAddress::Unix(self.socket()), cookie: self.path("cookie") }
+    }
+
+    fn socket(&self) -> PathBuf {
+        match self.kind {
+            Kind::PulseAudio => self.path("native"),
+            Kind::PipeWire => self.path("pulse/native"),
+        }
     }
 
     pub(crate) fn tcp(&self) -> PulseSettings {
@@ -93,7 +170,7 @@ impl Daemon {
     pub(crate) fn client(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
-            .env("PULSE_SERVER", format!("unix:{}", self.path("native").display()))
+            .env("PULSE_SERVER", format!("unix:{}", self.socket().display()))
             .env("PULSE_COOKIE", self.path("cookie"))
             .env("HOME", self.directory.path())
             .stdin(Stdio::null())
@@ -163,10 +240,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        self.kill();
     }
 }
 
