@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::sync::watch;
 
+use crate::engine::bare::Order;
 use crate::engine::{self, EngineError};
 use crate::report::{self, ReportError};
 use crate::results::{Results, Snapshot};
@@ -26,6 +27,9 @@ pub struct Cli {
 enum Command {
     /// Run a scenario
     Run(Box<Run>),
+    /// What a run starts for its floor: reads an order from standard input
+    #[command(hide = true)]
+    BareSend,
     /// Compare the results of two runs: figures and ratios. Exit code 1 when they are not comparable
     Compare {
         /// What --out-json wrote
@@ -121,6 +125,10 @@ enum Failure {
     Report(#[from] ReportError),
     #[error("runtime cannot be built: {0}")]
     Runtime(#[source] std::io::Error),
+    #[error("order of the bare sender cannot be read: {0}")]
+    Order(#[source] serde_json::Error),
+    #[error("bare sender failed: {0}")]
+    BareSend(#[source] std::io::Error),
     #[error("output cannot be written: {0}")]
     Output(#[source] std::io::Error),
 }
@@ -129,6 +137,7 @@ enum Failure {
 pub fn main(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Run(run) => execute(&run).map(|ok| if ok { ExitCode::SUCCESS } else { ExitCode::from(1) }),
+        Command::BareSend => bare_send().map(|()| ExitCode::SUCCESS),
         Command::Compare { before, after } => {
             compare(&before, &after).map(|ok| if ok { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
@@ -185,6 +194,12 @@ async fn stop_signal() {
         pressed = tokio::signal::ctrl_c() => if pressed.is_err() { std::future::pending::<()>().await },
         _ = terminate.recv() => {}
     }
+}
+
+fn bare_send() -> Result<(), Failure> {
+    let order: Order = serde_json::from_reader(std::io::stdin().lock()).map_err(Failure::Order)?;
+    let sent = engine::bare::send(&order).map_err(Failure::BareSend)?;
+    print(&serde_json::to_string(&sent).map_err(Failure::Order)?)
 }
 
 fn compare(before: &Path, after: &Path) -> Result<bool, Failure> {
@@ -271,7 +286,7 @@ mod tests {
         let cli = Cli::try_parse_from(["loadgen", "run"].iter().chain(arguments)).expect("parses");
         match cli.command {
             Command::Run(run) => *run,
-            Command::Compare { .. } => panic!("not a run"),
+            Command::Compare { .. } | Command::BareSend => panic!("not a run"),
         }
     }
 
@@ -285,8 +300,8 @@ mod tests {
 
     #[test]
     fn a_flag_out_of_range_is_refused() {
-        let refused = run(&["--url", "ws://127.0.0.1:1", "--publishers", "0"]).scenario();
-        assert_eq!(refused.expect_err("refused").to_string(), "rooms.publishers must be 1 to 4096");
+        let refused = run(&["--url", "ws://127.0.0.1:1", "--publishers", "5000"]).scenario();
+        assert_eq!(refused.expect_err("refused").to_string(), "rooms.publishers must be 0 to 4096");
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //!
 //! Signalling is on tokio, media on threads of its own (`worker`); `conductor` is the one that knows the plan.
 
+pub mod bare;
 mod bulk;
 mod client;
+mod climb;
 mod conductor;
 mod dtls;
 mod frames;
@@ -12,6 +14,7 @@ mod ice;
 mod joins;
 mod plan;
 mod process;
+mod realistic;
 mod sampler;
 mod seat;
 mod stamp;
@@ -34,7 +37,7 @@ use switchboard::Switchboard;
 use worker::{Setting, Workers};
 
 use crate::results::{Results, Snapshot};
-use crate::scenario::{Scenario, TalkPattern};
+use crate::scenario::{Scenario, TalkPattern, TalkStart};
 use crate::targets::{Access, Target, TargetError};
 
 pub use dtls::IdentityError;
@@ -83,11 +86,12 @@ fn setting(scenario: &Scenario) -> Result<Setting, EngineError> {
     let open_one_in = if is_churn { 1 } else { u64::from(scenario.engine.open_one_in) };
     let lot = |share: f64| (share * f64::from(u32::MAX)) as u32;
     Ok(Setting {
-        board: Switchboard::new(scenario.rooms.count),
+        board: Switchboard::new(scenario.rooms.count, scenario.talk.starts == TalkStart::Join),
         identity: Identity::generate()?,
         frames: Frames::encode(&scenario.audio)?,
         frame: Duration::from_millis(scenario.audio.frame_ms.into()),
         reading: Reading { open_one_in, drop: lot(scenario.loss.receive), drop_seed: mix(scenario.loss.seed) },
+        coalesce: scenario.engine.coalesce,
         send_drop: lot(scenario.loss.send),
         drop_seed: mix(scenario.loss.seed ^ 0x5E4D),
         senders_hear: scenario.rooms.publishers_listen,

@@ -37,6 +37,12 @@ pub struct Results {
     /// How long it took until a listener heard a new speaker, with the pattern `churn`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onset_ms: Option<Distribution>,
+    /// What a climb found, in its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+    /// The same datagrams to the same sockets by a sender that does nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Floor>,
     /// One sample a second over the whole run, ramp included.
     pub series: Vec<Sample>,
     pub verdict: Vec<Judged>,
@@ -110,6 +116,9 @@ pub struct Joins {
     pub dtls_ms: Distribution,
     /// From then until the first packet of somebody else.
     pub first_packet_ms: Distribution,
+    /// CPU time of the server over the whole ramp, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_cpu_s: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -213,6 +222,40 @@ pub struct Distribution {
     /// (value, share of all that are not above it), rising: enough points to draw the curve.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<(f64, f64)>,
+}
+
+/// One step of a climb: so many hearers, and how it went.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    pub listeners: u64,
+    /// Joins that failed so far.
+    pub failed: u64,
+    pub received_per_s: f64,
+    pub loss_share: f64,
+    pub delivered_share: f64,
+    pub delay_p50_ms: f64,
+    pub delay_p99_ms: f64,
+    /// Of the generator itself.
+    pub send_late_p99_ms: f64,
+    pub server_cores: Option<f64>,
+    pub server_rss_mib: Option<f64>,
+    pub client_cores: f64,
+    /// Within the limits of the climb.
+    pub holds: bool,
+}
+
+/// What a bare sender reached.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Floor {
+    pub sent: u64,
+    /// Counted by the listeners.
+    pub received: u64,
+    pub cpu_user_s: f64,
+    pub cpu_system_s: f64,
+    /// Received packets for each second of its CPU time.
+    pub per_cpu_s: f64,
+    /// The server's packets for each second of its CPU time, by this.
+    pub ratio: Option<f64>,
 }
 
 /// One threshold of the scenario.

@@ -18,6 +18,7 @@ pub struct Scenario {
     pub target: TargetSpec,
     pub rooms: Rooms,
     pub ramp: Ramp,
+    pub climb: Climb,
     pub talk: Talk,
     pub audio: Audio,
     pub run: Timing,
@@ -137,6 +138,26 @@ impl Default for Ramp {
     }
 }
 
+/// Listeners who come in steps, each measured, until a limit breaks twice. Publishers are there from the first step on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Climb {
+    /// Who come at each step, in all rooms together; 0: everybody comes at once, and nothing is measured on the way.
+    pub step_listeners: u32,
+    /// After the last join of a step, before anything counts.
+    pub settle_s: f64,
+    /// What is measured at each step.
+    pub hold_s: f64,
+    pub loss_max: f64,
+    pub delay_p99_ms_max: f64,
+}
+
+impl Default for Climb {
+    fn default() -> Self {
+        Self { step_listeners: 0, settle_s: 0.5, hold_s: 1.5, loss_max: 0.01, delay_p99_ms_max: 10.0 }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Talk {
@@ -145,12 +166,23 @@ pub struct Talk {
     pub speakers: u32,
     /// Mean length of a turn.
     pub turn_ms: u32,
+    pub starts: TalkStart,
 }
 
 impl Default for Talk {
     fn default() -> Self {
-        Self { pattern: TalkPattern::All, speakers: 1, turn_ms: 3000 }
+        Self { pattern: TalkPattern::All, speakers: 1, turn_ms: 3000, starts: TalkStart::default() }
     }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TalkStart {
+    /// Each publisher talks as soon as it is connected.
+    #[default]
+    Join,
+    /// All begin together when everybody has joined: a load that no admission could refuse.
+    Warmup,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,11 +220,14 @@ pub struct Timing {
     pub warmup_s: f64,
     /// What is measured.
     pub duration_s: f64,
+    /// Then, for so long, a bare sender sends the same datagrams to the same sockets; 0: it does not. For a server on
+    /// this host whose processes are named.
+    pub floor_s: f64,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { warmup_s: 1.5, duration_s: 10.0 }
+        Self { warmup_s: 1.5, duration_s: 10.0, floor_s: 0.0 }
     }
 }
 
@@ -220,13 +255,16 @@ pub struct EngineSpec {
     pub threads: u32,
     /// Of the packets received, one in so many is opened, and the delay read from it. The headers of all are checked.
     pub open_one_in: u32,
+    /// Take runs of datagrams from the kernel in one piece (UDP_GRO), where the sender sent them so. It halves the cost
+    /// of receiving here, and spares a sender on this host the cutting, as a network card would.
+    pub coalesce: bool,
     /// Share of the people who only listen that are complete peers of a foreign stack (str0m) with real SDP.
     pub realistic_share: f64,
 }
 
 impl Default for EngineSpec {
     fn default() -> Self {
-        Self { threads: 0, open_one_in: 16, realistic_share: 0.02 }
+        Self { threads: 0, open_one_in: 16, coalesce: false, realistic_share: 0.02 }
     }
 }
 

@@ -228,7 +228,7 @@ async fn refuse_foreign(url: &str, owned: bool) -> Result<(), TargetError> {
     Err(TargetError::NotLoopback(host))
 }
 
-fn host_and_port(url: &str) -> Option<String> {
+pub(crate) fn host_and_port(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
     let authority = authority.rsplit('@').next().filter(|host| !host.is_empty())?;

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 use loadgen::results::{Results, Snapshot};
-use loadgen::scenario::{EngineSpec, Loss, Ramp, Rooms, Scenario, Talk, TalkPattern, TargetKind, TargetSpec, Timing};
+use loadgen::scenario::{
+    Climb, EngineSpec, Loss, Ramp, Rooms, Scenario, Talk, TalkPattern, TalkStart, TargetKind, TargetSpec, Timing,
+};
 use loadgen::targets::{Access, Secret};
 use tokio::sync::watch;
 
@@ -35,7 +37,7 @@ fn scenario(node: &sfu::Node, rooms: Rooms) -> Scenario {
         },
         rooms,
         ramp: Ramp { joins_per_s: 0.0, ..Ramp::default() },
-        run: Timing { warmup_s: 0.3, duration_s: 2.0 },
+        run: Timing { warmup_s: 0.3, duration_s: 2.0, ..Timing::default() },
         engine: EngineSpec { threads: 1, open_one_in: 4, ..EngineSpec::default() },
         ..Scenario::default()
     }
@@ -88,8 +90,10 @@ async fn loss_on_purpose_is_told_from_loss() {
 async fn new_speakers_are_heard_and_timed() {
     let node = node().await;
     let rooms = Rooms { publishers: 3, listeners: 2, ..Rooms::default() };
-    let scenario =
-        Scenario { talk: Talk { pattern: TalkPattern::Churn, speakers: 1, turn_ms: 400 }, ..scenario(&node, rooms) };
+    let scenario = Scenario {
+        talk: Talk { pattern: TalkPattern::Churn, speakers: 1, turn_ms: 400, ..Talk::default() },
+        ..scenario(&node, rooms)
+    };
     let results = run(scenario).await;
     let onset = results.onset_ms.unwrap();
     // Five turns in two seconds, each heard by two.
@@ -102,7 +106,8 @@ async fn new_speakers_are_heard_and_timed() {
 async fn a_stop_ends_a_run_early_with_a_result() {
     let node = node().await;
     let rooms = Rooms { publishers: 1, listeners: 1, ..Rooms::default() };
-    let long = Scenario { run: Timing { warmup_s: 0.1, duration_s: 600.0 }, ..scenario(&node, rooms) };
+    let long =
+        Scenario { run: Timing { warmup_s: 0.1, duration_s: 600.0, ..Timing::default() }, ..scenario(&node, rooms) };
     let access = Access { control_token: Some(Secret(TOKEN.to_owned())), ..Access::default() };
     let (snapshots, mut live) = watch::channel(Snapshot::default());
     let (stop, stopped) = watch::channel(false);
@@ -122,5 +127,41 @@ async fn refused_joins_are_counted_by_reason() {
     let results = run(scenario(&node, rooms)).await;
     assert_eq!((results.joins.connected, results.joins.failed), (1, 2), "{:?}", results.joins);
     assert_eq!(results.joins.failures.values().sum::<u64>(), 2);
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_climb_measures_each_step_and_ends_where_everybody_is() {
+    let node = node().await;
+    let rooms = Rooms { publishers: 1, listeners: 6, ..Rooms::default() };
+    // Limits that hold on any machine: what is measured is that steps are taken.
+    let climb = Climb { step_listeners: 2, settle_s: 0.2, hold_s: 0.5, loss_max: 1.0, delay_p99_ms_max: 60_000.0 };
+    let results = run(Scenario { climb, ..scenario(&node, rooms) }).await;
+    let listeners: Vec<u64> = results.steps.iter().map(|step| step.listeners).collect();
+    assert_eq!(listeners, [2, 4, 6]);
+    assert!(results.steps.iter().all(|step| step.holds && step.received_per_s > 0.0), "{:?}", results.steps);
+    assert!(results.media.received > 300, "the window counts only what is in it: {:?}", results.media);
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_climb_ends_where_a_limit_breaks_twice() {
+    let node = node().await;
+    let rooms = Rooms { publishers: 1, listeners: 6, ..Rooms::default() };
+    let climb = Climb { step_listeners: 2, settle_s: 0.1, hold_s: 0.3, loss_max: 1.0, delay_p99_ms_max: 0.0 };
+    let results = run(Scenario { climb, ..scenario(&node, rooms) }).await;
+    assert_eq!(results.steps.iter().map(|step| (step.listeners, step.holds)).collect::<Vec<_>>(), [(2, false); 2]);
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishers_may_be_silent_until_all_are_there() {
+    let node = node().await;
+    let rooms = Rooms { publishers: 1, listeners: 2, ..Rooms::default() };
+    let talk = Talk { starts: TalkStart::Warmup, ..Talk::default() };
+    let results = run(Scenario { talk, ..scenario(&node, rooms) }).await;
+    let during_ramp = results.series.iter().filter(|sample| sample.phase == loadgen::results::Phase::Ramp);
+    assert!(during_ramp.into_iter().all(|sample| sample.sent_per_s == 0.0));
+    assert!(results.media.received > 0);
     node.end().await;
 }

@@ -15,14 +15,15 @@ use super::joins::Book;
 use super::mix;
 use super::plan::Planned;
 use super::process::{self, Used};
+use super::realistic;
 use super::sampler::Sampler;
 use super::seat::Mouth;
 use super::talk::Talker;
 use super::worker::{Command, NewClient, Setting, Workers};
 use crate::report;
-use crate::results::{Phase, RESULTS_VERSION, Results, Snapshot};
+use crate::results::{Phase, ProcessUse, RESULTS_VERSION, Realistic, Results, Snapshot, Step};
 use crate::scenario::{Scenario, TalkPattern};
-use crate::targets::{Access, IceCredentials, JoinError, Link, Local, Remote, Session, Target};
+use crate::targets::{Access, IceCredentials, JoinError, Link, Local, Remote, Session, Target, host_and_port};
 
 /// How often the live view and the sampler have news.
 const TICK: Duration = Duration::from_millis(250);
@@ -36,29 +37,39 @@ const LEAVES_IN_FLIGHT: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Conductor {
-    scenario: Scenario,
+    pub(super) scenario: Scenario,
     access: Access,
     target: Arc<Target>,
-    plan: Vec<Planned>,
-    setting: Arc<Setting>,
+    pub(super) plan: Vec<Planned>,
+    pub(super) setting: Arc<Setting>,
     workers: Workers,
-    book: Book,
-    sampler: Sampler,
+    pub(super) book: Book,
+    pub(super) sampler: Sampler,
     tasks: JoinSet<Signalled>,
     rng: ChaCha20Rng,
     /// Next of the plan to join.
-    next: usize,
+    pub(super) next: usize,
     next_at: Instant,
+    /// Where the joins of now end.
+    limit: usize,
+    realistic: JoinSet<()>,
+    remarks: Vec<String>,
     phase: Phase,
     phase_ends: Option<Instant>,
-    is_interrupted: bool,
+    pub(super) is_interrupted: bool,
 }
 
 /// How signalling of one connection ended.
 struct Signalled {
     link: usize,
     took: Duration,
-    result: Result<(Session, Local, Remote), JoinError>,
+    result: Result<(Session, Made), JoinError>,
+}
+
+/// What is ready for ICE and DTLS.
+enum Made {
+    Bulk(Box<(Local, Remote)>),
+    Realistic(Box<realistic::Peer>),
 }
 
 impl Conductor {
@@ -84,6 +95,9 @@ impl Conductor {
             rng: ChaCha20Rng::from_os_rng(),
             next: 0,
             next_at: Instant::now(),
+            limit: 0,
+            realistic: JoinSet::new(),
+            remarks: Vec::new(),
             phase: Phase::Ramp,
             phase_ends: None,
             is_interrupted: false,
@@ -93,8 +107,9 @@ impl Conductor {
     pub(super) async fn run(mut self, snapshots: &watch::Sender<Snapshot>, stop: watch::Receiver<bool>) -> Results {
         let started_unix_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut stage = Stage { snapshots, stop };
-        self.ramp(&mut stage).await;
+        let steps = self.join_all(&mut stage).await;
         let timing = self.scenario.run.clone();
+        self.setting.board.let_talk(true);
         self.enter(Phase::Warmup, Some(timing.warmup_s));
         self.hold(&mut stage).await;
         self.enter(Phase::Measure, Some(timing.duration_s));
@@ -102,14 +117,22 @@ impl Conductor {
         self.hold(&mut stage).await;
         self.enter(Phase::Drain, Some(DRAIN.as_secs_f64()));
         let (measured_s, server, client) = self.sampler.end_window(&window);
-        self.setting.board.hush();
+        self.setting.board.let_talk(false);
         // The end of an interrupted run drains, too: it gives a result.
         tokio::time::sleep(DRAIN).await;
         self.sample(&stage);
+        let tally = self.setting.board.tally_of(Phase::Measure);
+        let media = tally.media(measured_s, server.as_ref().map(ProcessUse::cpu_s));
+        let floor = if timing.floor_s > 0.0 && !self.is_interrupted {
+            self.floor(media.per_server_cpu_s)
+                .await
+                .map_err(|error| self.remarks.push(format!("no floor: {error}")))
+                .ok()
+        } else {
+            None
+        };
         self.enter(Phase::Done, None);
         self.leave().await;
-        let tally = self.setting.board.tally_of(Phase::Measure);
-        let media = tally.media(measured_s, server.as_ref().map(crate::results::ProcessUse::cpu_s));
         let joins = self.book.joins();
         let is_churn = self.scenario.talk.pattern == TalkPattern::Churn;
         let onset_ms = is_churn.then(|| tally.onsets(self.scenario.talk.turn_ms));
@@ -123,7 +146,9 @@ impl Conductor {
             verdict: Vec::new(),
             joins,
             media,
-            realistic: None,
+            realistic: self.realistic_results(),
+            steps,
+            floor,
             server,
             client,
             onset_ms,
@@ -135,11 +160,28 @@ impl Conductor {
         results
     }
 
-    /// Until everybody has joined or failed.
-    async fn ramp(&mut self, stage: &mut Stage<'_>) {
+    /// Everybody, or as many as the climb comes to.
+    async fn join_all(&mut self, stage: &mut Stage<'_>) -> Vec<Step> {
+        let pids = self.scenario.target.server_pids.clone();
+        let before = Used::read(&pids);
+        let steps = if self.scenario.climb.step_listeners > 0 {
+            self.climb(stage).await
+        } else {
+            self.ramp(stage, self.plan.len()).await;
+            Vec::new()
+        };
+        let used = before.zip(Used::read(&pids)).map(|(before, after)| after.cpu_s() - before.cpu_s());
+        self.book.server_cpu_s = used;
+        steps
+    }
+
+    /// Until everybody up to a place of the plan has joined or failed.
+    pub(super) async fn ramp(&mut self, stage: &mut Stage<'_>, limit: usize) {
         let mut tick = ticks();
         let setting = Arc::clone(&self.setting);
-        while !self.is_interrupted && (self.next < self.plan.len() || self.book.under_way() > 0) {
+        self.limit = limit.min(self.plan.len());
+        self.next_at = self.next_at.max(Instant::now());
+        while !self.is_interrupted && (self.next < self.limit || self.book.under_way() > 0) {
             self.begin_joins();
             let (may_begin, next_at) = (self.may_begin(), self.next_at);
             tokio::select! {
@@ -160,7 +202,7 @@ impl Conductor {
     }
 
     /// Until the phase is over.
-    async fn hold(&mut self, stage: &mut Stage<'_>) {
+    pub(super) async fn hold(&mut self, stage: &mut Stage<'_>) {
         let mut tick = ticks();
         let setting = Arc::clone(&self.setting);
         let Some(ends) = self.phase_ends else { return };
@@ -174,7 +216,7 @@ impl Conductor {
         }
     }
 
-    fn enter(&mut self, phase: Phase, seconds: Option<f64>) {
+    pub(super) fn enter(&mut self, phase: Phase, seconds: Option<f64>) {
         self.phase = phase;
         self.phase_ends = seconds.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
         self.setting.board.set_phase(phase);
@@ -183,7 +225,7 @@ impl Conductor {
 
     fn may_begin(&self) -> bool {
         let in_flight = self.scenario.ramp.joins_in_flight as usize;
-        self.next < self.plan.len() && self.book.under_way() < in_flight && !self.waits_for_publishers()
+        self.next < self.limit && self.book.under_way() < in_flight && !self.waits_for_publishers()
     }
 
     fn waits_for_publishers(&self) -> bool {
@@ -216,19 +258,22 @@ impl Conductor {
     fn begin(&mut self, link: usize, now: Instant) {
         self.book.begin(link, now);
         let plan = self.plan[link].link.clone();
-        let mut endpoint = BulkEndpoint::new(self.local(link), &plan);
         let (target, limit) = (Arc::clone(&self.target), self.join_timeout());
         let owns_target = self.access.owns_target;
+        let local = self.local(link);
+        let host = host_and_port(&self.scenario.target.url).unwrap_or_default();
+        let is_realistic = self.plan[link].is_realistic;
         self.tasks.spawn(async move {
-            let joined = timeout(limit, target.join(&plan, &mut endpoint)).await;
-            let took = now.elapsed();
-            let joined = joined.unwrap_or_else(|_| Err(JoinError::new("signalling_timeout", "no answer in time")));
-            let result = joined.and_then(|session| match endpoint.into_parts() {
-                (local, Some(remote)) if may_send(&remote, owns_target) => Ok((session, local, remote)),
-                (_, Some(_)) => Err(JoinError::new("foreign_address", "media would leave this host")),
-                (_, None) => Err(JoinError::new("no_answer", "the exchange ended without an answer")),
-            });
-            Signalled { link, took, result }
+            let joining = async {
+                if is_realistic {
+                    join_realistic(&target, &plan, &host, owns_target).await
+                } else {
+                    join_bulk(&target, &plan, local, owns_target).await
+                }
+            };
+            let joined = timeout(limit, joining).await;
+            let result = joined.unwrap_or_else(|_| Err(JoinError::new("signalling_timeout", "no answer in time")));
+            Signalled { link, took: now.elapsed(), result }
         });
     }
 
@@ -247,7 +292,12 @@ impl Conductor {
         let Signalled { link, took, result } = signalled;
         match result {
             Err(error) => self.book.fail(link, &error.reason),
-            Ok((session, local, remote)) => {
+            Ok((session, Made::Realistic(peer))) => {
+                self.book.signalled(link, took, session);
+                self.realistic.spawn(peer.run(link, self.plan[link].link.room, Arc::clone(&self.setting)));
+            }
+            Ok((session, Made::Bulk(parts))) => {
+                let (local, remote) = *parts;
                 self.book.signalled(link, took, session);
                 let plan = self.plan[link].link.clone();
                 let mouth = plan.publishes.then(|| self.mouth(link, &plan));
@@ -288,6 +338,7 @@ impl Conductor {
 
     async fn leave(&mut self) {
         self.tasks.abort_all();
+        self.realistic.abort_all();
         let mut sessions = self.book.take_sessions().into_iter();
         let target = Arc::clone(&self.target);
         let mut leaving = JoinSet::new();
@@ -312,8 +363,21 @@ impl Conductor {
         Duration::from_secs_f64(self.scenario.ramp.join_timeout_s)
     }
 
+    fn realistic_results(&self) -> Option<Realistic> {
+        let peers = self.plan.iter().filter(|planned| planned.is_realistic).count();
+        let tally = self.setting.board.realistic();
+        let joined = self.book.connected_of(|link| self.plan[link].is_realistic);
+        (peers > 0).then(|| Realistic {
+            peers: peers as u32,
+            connected: joined as u32,
+            received: tally.counts.received,
+            lost: tally.missing(),
+            delay_ms: tally.delay.distribution(),
+        })
+    }
+
     fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
+        let mut notes = self.remarks.clone();
         let link_count = self.plan.len();
         notes.push(format!("{link_count} connections from one process of loadgen on this machine"));
         if self.scenario.target.server_pids.is_empty() {
@@ -326,7 +390,7 @@ impl Conductor {
 }
 
 /// What a phase needs of the outside.
-struct Stage<'a> {
+pub(super) struct Stage<'a> {
     snapshots: &'a watch::Sender<Snapshot>,
     stop: watch::Receiver<bool>,
 }
@@ -344,6 +408,35 @@ fn ticks() -> tokio::time::Interval {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick
+}
+
+async fn join_bulk(
+    target: &Target,
+    plan: &Link,
+    local: Local,
+    owns_target: bool,
+) -> Result<(Session, Made), JoinError> {
+    let mut endpoint = BulkEndpoint::new(local, plan);
+    let session = target.join(plan, &mut endpoint).await?;
+    match endpoint.into_parts() {
+        (local, Some(remote)) if may_send(&remote, owns_target) => {
+            Ok((session, Made::Bulk(Box::new((local, remote)))))
+        }
+        (_, Some(_)) => Err(JoinError::new("foreign_address", "media would leave this host")),
+        (_, None) => Err(JoinError::new("no_answer", "the exchange ended without an answer")),
+    }
+}
+
+async fn join_realistic(
+    target: &Target,
+    plan: &Link,
+    host: &str,
+    owns_target: bool,
+) -> Result<(Session, Made), JoinError> {
+    let peer = realistic::Peer::new(plan.slots, host, owns_target);
+    let mut peer = Box::new(peer.map_err(|error| JoinError::new("no_socket", error))?);
+    let session = target.join(plan, peer.as_mut()).await?;
+    Ok((session, Made::Realistic(peer)))
 }
 
 /// Media goes where signalling may go: an answer must not aim the load at somebody else.

@@ -1,6 +1,7 @@
 //! The book of joins: what became of each connection, and how long its parts took.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::switchboard::{Event, EventKind};
@@ -25,6 +26,8 @@ pub(super) struct Book {
     ice: Micros,
     dtls: Micros,
     first_packet: Micros,
+    /// Of the server, while they joined.
+    pub(super) server_cpu_s: Option<f64>,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +36,7 @@ struct Entry {
     room: u32,
     began_at: Option<Instant>,
     session: Option<Session>,
+    address: Option<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +69,7 @@ impl Book {
             ice: Micros::new(),
             dtls: Micros::new(),
             first_packet: Micros::new(),
+            server_cpu_s: None,
         }
     }
 
@@ -94,7 +99,10 @@ impl Book {
 
     pub(super) fn take(&mut self, event: Event) {
         match event.kind {
-            EventKind::Connected { at, ice, dtls } => self.connect(event.link, at, ice, dtls),
+            EventKind::Connected { at, ice, dtls, address } => {
+                self.entries[event.link].address = address;
+                self.connect(event.link, at, ice, dtls);
+            }
             EventKind::Failed(reason) => self.fail(event.link, reason),
             EventKind::FirstPacket(after) => self.first_packet.record(after),
             EventKind::Lost if self.entries[event.link].state == State::Connected => {
@@ -137,6 +145,17 @@ impl Book {
         self.under_way
     }
 
+    /// Of those that stand, by their place in the plan.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (usize, SocketAddr)> {
+        let standing = self.entries.iter().enumerate().filter(|(_, entry)| entry.state == State::Connected);
+        standing.filter_map(|(link, entry)| Some((link, entry.address?)))
+    }
+
+    pub(super) fn connected_of(&self, of: impl Fn(usize) -> bool) -> usize {
+        let standing = self.entries.iter().enumerate().filter(|(_, entry)| entry.state == State::Connected);
+        standing.filter(|(link, _)| of(*link)).count()
+    }
+
     pub(super) fn connected_now(&self) -> u64 {
         self.connected - self.lost
     }
@@ -168,6 +187,7 @@ impl Book {
             ice_ms: self.ice.distribution(),
             dtls_ms: self.dtls.distribution(),
             first_packet_ms: self.first_packet.distribution(),
+            server_cpu_s: self.server_cpu_s,
         }
     }
 }
@@ -178,7 +198,7 @@ mod tests {
 
     fn connected(link: usize, at: Instant) -> Event {
         let (ice, dtls) = (Duration::from_millis(1), Duration::from_millis(2));
-        Event { link, kind: EventKind::Connected { at, ice, dtls } }
+        Event { link, kind: EventKind::Connected { at, ice, dtls, address: None } }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A client with its socket, its place in the plan, and the moments of its life.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use udp::Socket;
@@ -85,6 +86,11 @@ impl Seat {
             self.path_valid_at.saturating_duration_since(self.began_at),
             now.saturating_duration_since(self.path_valid_at),
         )
+    }
+
+    /// Where the server sends to, when it is on this host.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.client.remote.ip(), self.socket.local_addr().ok()?.port()))
     }
 
     pub(super) fn voice_at(&self) -> Option<Instant> {

@@ -1,6 +1,7 @@
 //! What the threads of the bulk clients and the one that conducts them have in common: the phase of the run, who hears in
 //! which room, and the tallies and events on their way. Touched a few times a second, not per packet.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ struct Arrived {
     by_phase: Vec<Tally>,
     /// Since it was taken.
     recent: Tally,
+    /// Of the realistic peers alone, in the measured window.
+    realistic: Tally,
     /// Bounded by the number of clients: each says at most four things.
     events: Vec<Event>,
 }
@@ -49,6 +52,8 @@ pub(super) enum EventKind {
         at: Instant,
         ice: Duration,
         dtls: Duration,
+        /// Where the server sends to; `None`: not known here.
+        address: Option<SocketAddr>,
     },
     Failed(&'static str),
     Lost,
@@ -57,15 +62,16 @@ pub(super) enum EventKind {
 }
 
 impl Switchboard {
-    pub(super) fn new(rooms: u32) -> Self {
+    pub(super) fn new(rooms: u32, talking: bool) -> Self {
         Self {
             origin: Instant::now(),
             phase: AtomicU8::new(0),
-            talking: AtomicBool::new(true),
+            talking: AtomicBool::new(talking),
             hearers: (0..rooms).map(|_| AtomicU32::new(0)).collect(),
             arrived: Mutex::new(Arrived {
                 by_phase: vec![Tally::new(); PHASES.len()],
                 recent: Tally::new(),
+                realistic: Tally::new(),
                 events: Vec::new(),
             }),
             news: Notify::new(),
@@ -94,8 +100,8 @@ impl Switchboard {
         self.talking.load(Ordering::Relaxed)
     }
 
-    pub(super) fn hush(&self) {
-        self.talking.store(false, Ordering::Relaxed);
+    pub(super) fn let_talk(&self, talk: bool) {
+        self.talking.store(talk, Ordering::Relaxed);
     }
 
     pub(super) fn hearers(&self, room: u32) -> u32 {
@@ -124,6 +130,17 @@ impl Switchboard {
         tally.clear();
     }
 
+    pub(super) fn hand_over_realistic(&self, phase: usize, tally: &mut Tally) {
+        if PHASES[phase] == Phase::Measure {
+            self.arrived.lock().unwrap_or_else(PoisonError::into_inner).realistic.add(tally);
+        }
+        self.hand_over(phase, tally);
+    }
+
+    pub(super) fn realistic(&self) -> Tally {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).realistic.clone()
+    }
+
     pub(super) fn tell(&self, events: &mut Vec<Event>) {
         if events.is_empty() {
             return;
@@ -144,6 +161,12 @@ impl Switchboard {
     pub(super) fn tally_of(&self, phase: Phase) -> Tally {
         let at = PHASES.iter().position(|known| *known == phase).unwrap_or_default();
         self.arrived.lock().unwrap_or_else(PoisonError::into_inner).by_phase[at].clone()
+    }
+
+    /// Forgets what was counted in a phase that is to begin again.
+    pub(super) fn forget(&self, phase: Phase) {
+        let at = PHASES.iter().position(|known| *known == phase).unwrap_or_default();
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner).by_phase[at].clear();
     }
 
     /// Over all phases.

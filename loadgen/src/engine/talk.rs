@@ -147,7 +147,7 @@ mod tests {
     const FRAME: Duration = Duration::from_millis(20);
 
     fn talkers(pattern: TalkPattern, publishers: u32, speakers: u32) -> Vec<Talker> {
-        let talk = Talk { pattern, speakers, turn_ms: 2000 };
+        let talk = Talk { pattern, speakers, turn_ms: 2000, ..Talk::default() };
         let rooms = Rooms { publishers, ..Rooms::default() };
         (0..publishers).map(|person| Talker::new(&talk, &rooms, 3, person, 9)).collect()
     }

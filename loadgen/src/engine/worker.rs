@@ -29,6 +29,9 @@ use crate::targets::{Link, Local, Remote};
 const COMMANDS_MAX: usize = 1024;
 /// Datagrams taken from one socket a turn; a client hears some hundred packets a second.
 const RECV_BATCH: usize = 64;
+/// Runs of datagrams that the kernel did not take apart; each may be as long as a datagram can be.
+const RECV_RUNS: usize = 16;
+const RUN_BYTES_MAX: usize = 65_535;
 /// A second of a loud room for one client, so that a stall of the generator is a delay and no loss.
 const RECV_BUFFER_BYTES: usize = 512 * 1024;
 const HAND_OVER_INTERVAL: Duration = Duration::from_millis(200);
@@ -45,6 +48,8 @@ pub(super) struct Setting {
     pub(super) frames: Frames,
     pub(super) frame: Duration,
     pub(super) reading: Reading,
+    /// Take runs of datagrams from the kernel as they come.
+    pub(super) coalesce: bool,
     /// Share of what is sent that is lost on purpose, of 2^32.
     pub(super) send_drop: u32,
     pub(super) drop_seed: u64,
@@ -166,6 +171,8 @@ struct Worker {
 
 impl Worker {
     fn new(setting: Arc<Setting>, inbox: Receiver<Command>, lines: Vec<Line>) -> io::Result<Self> {
+        let (batch, bytes) =
+            if setting.coalesce { (RECV_RUNS, RUN_BYTES_MAX) } else { (RECV_BATCH, PACKET_BYTES_MAX) };
         Ok(Self {
             setting,
             inbox,
@@ -173,7 +180,7 @@ impl Worker {
             poller: Poller::new()?,
             seats: Slab::new(),
             deadlines: BinaryHeap::new(),
-            recv: RecvBatch::new(RECV_BATCH, PACKET_BYTES_MAX),
+            recv: RecvBatch::new(batch, bytes),
             send: SendBatch::new(1),
             tally: Tally::new(),
             phase: 0,
@@ -222,7 +229,8 @@ impl Worker {
             SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
             SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
         };
-        let options = Options { recv_buffer: Some(RECV_BUFFER_BYTES), ..Options::default() };
+        let options =
+            Options { recv_buffer: Some(RECV_BUFFER_BYTES), gro: self.setting.coalesce, ..Options::default() };
         let Ok(socket) = Socket::bind(wildcard, options) else {
             self.events.push(Event { link: new.link, kind: EventKind::Failed("no_socket") });
             return;
@@ -307,15 +315,18 @@ impl Worker {
         let link = seat.link;
         let mut outcomes = Vec::new();
         for received in self.recv.iter_mut() {
-            let is_media = received.data.first().is_some_and(|first| (128..=191).contains(first));
-            let outcome = if is_media {
-                seat.client.receive_media(now_ns, received.data, self.setting.reading, &mut self.tally)
-            } else {
-                self.tally.counts.other += 1;
-                seat.client.handle_control(now, received.data, received.remote, &mut self.out)
-            };
-            if !matches!(outcome, Outcome::None) || !self.out.is_empty() {
-                outcomes.push(outcome);
+            let from = received.remote;
+            for datagram in received.into_segments() {
+                let is_media = datagram.first().is_some_and(|first| (128..=191).contains(first));
+                let outcome = if is_media {
+                    seat.client.receive_media(now_ns, datagram, self.setting.reading, &mut self.tally)
+                } else {
+                    self.tally.counts.other += 1;
+                    seat.client.handle_control(now, datagram, from, &mut self.out)
+                };
+                if !matches!(outcome, Outcome::None) || !self.out.is_empty() {
+                    outcomes.push(outcome);
+                }
             }
         }
         for outcome in outcomes {
@@ -343,7 +354,7 @@ impl Worker {
             Outcome::Connected(voice) => {
                 seat.connect(now, voice, &self.setting);
                 let (ice, dtls) = seat.times(now);
-                Some(EventKind::Connected { at: now, ice, dtls })
+                Some(EventKind::Connected { at: now, ice, dtls, address: seat.address() })
             }
             Outcome::Failed(reason) => {
                 ends = true;

@@ -31,6 +31,8 @@ pub(super) fn results() -> Results {
         server: Some(process(2.77)),
         client: process(1.5),
         onset_ms: None,
+        steps: Vec::new(),
+        floor: None,
         series: (0..15).map(sample).collect(),
         verdict: Vec::new(),
         notes: vec!["loopback is not a network card".to_owned()],

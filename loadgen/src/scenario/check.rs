@@ -21,7 +21,7 @@ pub(super) struct OutOfRange {
 
 impl Scenario {
     pub(super) fn out_of_range(&self) -> Option<OutOfRange> {
-        let Self { target, rooms, ramp, talk, audio, run, loss, engine, .. } = self;
+        let Self { target, rooms, ramp, climb, talk, audio, run, loss, engine, .. } = self;
         let people = u64::from(rooms.count) * (u64::from(rooms.publishers) + u64::from(rooms.listeners));
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let seconds = |value: f64, least: f64| (least..=DURATION_S_MAX).contains(&value);
@@ -34,9 +34,13 @@ impl Scenario {
             (prefix_ok, &["target", "room_prefix"], "1 to 48 of A-Z a-z 0-9 _ -"),
             (target.server_pids.len() <= 64, &["target", "server_pids"], "at most 64 processes"),
             ((1..=ROOMS_MAX).contains(&rooms.count), &["rooms", "count"], "1 to 10000"),
-            ((1..=PEERS_PER_ROOM_MAX).contains(&rooms.publishers), &["rooms", "publishers"], "1 to 4096"),
+            (rooms.publishers <= PEERS_PER_ROOM_MAX, &["rooms", "publishers"], "0 to 4096"),
             (rooms.listeners <= PEERS_PER_ROOM_MAX, &["rooms", "listeners"], "0 to 4096"),
-            (people <= u64::from(PEERS_MAX), &["rooms", "count"], "at most 20000 people in all rooms together"),
+            (
+                (1..=u64::from(PEERS_MAX)).contains(&people),
+                &["rooms", "count"],
+                "such that there are 1 to 20000 people in all rooms together",
+            ),
             (rooms.slots.is_none_or(|slots| (1..=SLOTS_MAX).contains(&slots)), &["rooms", "slots"], "1 to 63"),
             ((0.0..=10_000.0).contains(&ramp.joins_per_s), &["ramp", "joins_per_s"], "0 to 10000"),
             ((1..=256).contains(&ramp.joins_in_flight), &["ramp", "joins_in_flight"], "1 to 256"),
@@ -56,7 +60,13 @@ impl Scenario {
             (engine.threads <= 64, &["engine", "threads"], "0 to 64"),
         ];
         let broken = rules.into_iter().find(|(holds, ..)| !holds);
-        let rest: [(bool, &'static [&'static str], &str); 2] = [
+        let rest: [(bool, &'static [&'static str], &str); 8] = [
+            (seconds(run.floor_s, 0.0), &["run", "floor_s"], "0 to 86400"),
+            (climb.step_listeners <= PEERS_MAX, &["climb", "step_listeners"], "0 to 20000"),
+            (seconds(climb.settle_s, 0.0), &["climb", "settle_s"], "0 to 86400"),
+            (seconds(climb.hold_s, 0.1), &["climb", "hold_s"], "0.1 to 86400"),
+            (share(climb.loss_max), &["climb", "loss_max"], "0 to 1"),
+            ((0.0..=60_000.0).contains(&climb.delay_p99_ms_max), &["climb", "delay_p99_ms_max"], "0 to 60000"),
             ((1..=100_000).contains(&engine.open_one_in), &["engine", "open_one_in"], "1 to 100000"),
             (share(engine.realistic_share), &["engine", "realistic_share"], "0 to 1"),
         ];
