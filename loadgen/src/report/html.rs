@@ -27,6 +27,7 @@ pub(super) fn page(results: &Results) -> String {
     thresholds(results, &mut out);
     _ = write!(out, "<h2>Over the run</h2>\n<div class=\"plots\">{}</div>\n", plots::over_time(results));
     _ = write!(out, "<h2>How late</h2>\n<div class=\"plots\">{}</div>\n", plots::curves(results));
+    steps(results, &mut out);
     percentiles(results, &mut out);
     counts(results, &mut out);
     costs(results, &mut out);
@@ -112,6 +113,33 @@ fn thresholds(results: &Results, out: &mut String) {
     out.push_str("</table></div>\n");
 }
 
+fn steps(results: &Results, out: &mut String) {
+    if results.steps.is_empty() {
+        return;
+    }
+    _ = writeln!(out, "<h2>The climb</h2>\n<div class=\"plots\">{}</div>", plots::climb(&results.steps));
+    out.push_str(
+        "<p></p><div class=\"sheet\"><table><tr><th>listeners</th><th>packets/s</th><th>loss</th><th>p50 ms</th>\
+         <th>p99 ms</th><th>server cores</th><th>server MiB</th><th></th></tr>",
+    );
+    for step in &results.steps {
+        let optional = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), short);
+        let values = [
+            whole(step.received_per_s),
+            percent(step.loss_share),
+            millis(step.delay_p50_ms),
+            millis(step.delay_p99_ms),
+            optional(step.server_cores),
+            optional(step.server_rss_mib),
+        ];
+        let values = values.map(|value| format!("<td>{value}</td>")).concat();
+        let (class, word) = if step.holds { ("good", "holds") } else { ("bad", "too much") };
+        let listeners = grouped(step.listeners);
+        _ = write!(out, "<tr><td>{listeners}</td>{values}<td class=\"{class}\">{word}</td></tr>");
+    }
+    out.push_str("</table></div>\n");
+}
+
 fn percentiles(results: &Results, out: &mut String) {
     out.push_str(
         "<h2>Percentiles</h2>\n<div class=\"sheet\"><table><tr><th>milliseconds</th><th>p50</th><th>p90</th>\
@@ -170,6 +198,11 @@ fn costs(results: &Results, out: &mut String) {
         row("server", server);
     }
     row("load generator", &results.client);
+    if let Some(floor) = &results.floor {
+        let bare =
+            ProcessUse { cpu_user_s: floor.cpu_user_s, cpu_system_s: floor.cpu_system_s, ..ProcessUse::default() };
+        row("bare sender", &bare);
+    }
     out.push_str("</table></div>\n");
 }
 
@@ -210,6 +243,7 @@ fn utc(unix_s: u64) -> String {
 mod tests {
     use super::super::fixtures::results;
     use super::*;
+    use crate::results::Step;
 
     #[test]
     fn a_page_loads_nothing_and_runs_nothing() {
@@ -233,6 +267,18 @@ mod tests {
         assert!(page.matches("<svg").count() >= 5);
         assert!(page.matches("<polyline").count() >= 7);
         assert!(!page.contains("127.0.0.9"));
+    }
+
+    #[test]
+    fn a_climb_is_drawn_and_listed() {
+        let mut results = results();
+        results.steps = vec![
+            Step { listeners: 100, received_per_s: 1e3, holds: true, ..Step::default() },
+            Step { listeners: 200, received_per_s: 2e3, ..Step::default() },
+        ];
+        let page = page(&results);
+        assert!(page.contains("<td>200</td>") && page.contains("too much"));
+        assert!(page.matches("<svg").count() >= 8);
     }
 
     #[test]

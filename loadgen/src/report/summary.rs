@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::number::{grouped, millis, percent, short, whole};
 use super::verdict::Line;
-use crate::results::{Distribution, ProcessUse, Results};
+use crate::results::{Distribution, ProcessUse, Results, Step};
 use crate::scenario::Scenario;
 
 /// Ends with a line feed.
@@ -20,6 +20,7 @@ pub fn summary(results: &Results) -> String {
     counts(results, &mut out);
     percentiles(results, &mut out);
     costs(results, &mut out);
+    steps(&results.steps, &mut out);
     for note in &results.notes {
         _ = writeln!(out, "  note       {note}");
     }
@@ -114,6 +115,30 @@ fn costs(results: &Results, out: &mut String) {
         None => out.push_str("  server     not on this machine or not named (--server-pid)\n"),
     }
     _ = writeln!(out, "  generator  {}", usage(&results.client));
+    if let Some(floor) = &results.floor {
+        let reached = floor.ratio.map_or_else(|| "-".to_owned(), percent);
+        let rate = whole(floor.per_cpu_s);
+        _ = writeln!(out, "  floor      {rate} packets for each CPU second; the server reached {reached}");
+    }
+}
+
+/// The climb, one line for each step.
+fn steps(steps: &[Step], out: &mut String) {
+    if steps.is_empty() {
+        return;
+    }
+    let head = ["packets/s", "loss", "p50 ms", "p99 ms", "cores"].map(|name| format!("{name:>11}")).concat();
+    _ = writeln!(out, "\n  {:<11}{head}", "listeners");
+    for step in steps {
+        let Step { listeners, received_per_s, loss_share, delay_p50_ms, delay_p99_ms, server_cores, holds, .. } =
+            step;
+        let cores = server_cores.map_or_else(|| "-".to_owned(), |cores| format!("{cores:.2}"));
+        let (p50, p99) = (millis(*delay_p50_ms), millis(*delay_p99_ms));
+        let columns = [whole(*received_per_s), percent(*loss_share), p50, p99, cores];
+        let columns = columns.map(|value| format!("{value:>11}")).concat();
+        _ = writeln!(out, "  {:<11}{columns}{}", grouped(*listeners), if *holds { "" } else { "  too much" });
+    }
+    out.push('\n');
 }
 
 fn usage(process: &ProcessUse) -> String {
@@ -125,6 +150,7 @@ fn usage(process: &ProcessUse) -> String {
 mod tests {
     use super::super::fixtures::results;
     use super::*;
+    use crate::results::Floor;
 
     #[test]
     fn a_summary_fits_a_terminal_and_names_what_broke() {
@@ -134,6 +160,18 @@ mod tests {
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("  BROKEN     delay_p99_ms_max: 3.5 is above the limit of 2\n"), "{text}");
         assert!(text.contains("250,000 received (25,000/s)"), "{text}");
+    }
+
+    #[test]
+    fn the_steps_of_a_climb_and_the_floor_are_told() {
+        let mut results = results();
+        let step = |listeners, holds| Step { listeners, holds, received_per_s: 1000.0, ..Step::default() };
+        results.steps = vec![step(100, true), step(1200, false)];
+        results.floor = Some(Floor { per_cpu_s: 400_000.0, ratio: Some(0.91), ..Floor::default() });
+        let text = summary(&results);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.lines().any(|line| line.starts_with("  1,200 ") && line.ends_with("too much")), "{text}");
+        assert!(text.contains("400,000 packets for each CPU second; the server reached 91 %"), "{text}");
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(super) struct Board {
     title: String,
     colours: bool,
     history: VecDeque<Sample>,
+    /// Connections lost before people began to leave; servers may end some while they do.
+    lost: u64,
     /// The longest rest of the phase that was seen: its length.
     phase: (Phase, f64),
 }
@@ -29,7 +31,7 @@ impl Board {
     pub(super) fn new(scenario: &Scenario, colours: bool) -> Self {
         let name = if scenario.name.is_empty() { "load" } else { &scenario.name };
         let title = format!("{name} - {}", scenario.target.kind.name());
-        Self { title, colours, history: VecDeque::new(), phase: (Phase::Ramp, 0.0) }
+        Self { title, colours, history: VecDeque::new(), lost: 0, phase: (Phase::Ramp, 0.0) }
     }
 
     pub(super) fn draw(&mut self, now: &Snapshot) -> Vec<String> {
@@ -65,6 +67,9 @@ impl Board {
             self.phase = (now.phase, 0.0);
         }
         self.phase.1 = self.phase.1.max(now.phase_left_s);
+        if !matches!(now.phase, Phase::Drain | Phase::Done) {
+            self.lost = now.joins.lost;
+        }
         if self.history.back().is_none_or(|before| now.last.at_s > before.at_s) {
             self.history.push_back(now.last.clone());
             if self.history.len() > HISTORY {
@@ -95,12 +100,12 @@ impl Board {
 
     fn trouble(&self, now: &Snapshot) -> String {
         let joins = &now.joins;
-        if joins.failed + joins.lost == 0 {
+        if joins.failed + self.lost == 0 {
             return String::new();
         }
         let most = joins.failures.iter().max_by_key(|(_, count)| **count);
         let why = most.map_or_else(String::new, |(reason, _)| format!(" ({reason})"));
-        self.paint(Style::Alarm, &format!("{} failed{why}, {} lost", grouped(joins.failed), grouped(joins.lost)))
+        self.paint(Style::Alarm, &format!("{} failed{why}, {} lost", grouped(joins.failed), grouped(self.lost)))
     }
 
     /// The seconds behind, each as high as its share of the greatest.
@@ -163,6 +168,16 @@ mod tests {
         let half = board.draw(&measuring(5.0, 6.0, 0.0))[1].clone();
         assert_eq!(half.matches('█').count(), 20, "{half}");
         assert!(half.ends_with("measure, 5 s left"));
+    }
+
+    #[test]
+    fn who_is_lost_while_leaving_is_no_alarm() {
+        let (mut board, mut now) = (board(), measuring(1.0, 1.0, 0.0));
+        now.joins.lost = 2;
+        assert!(board.draw(&now).iter().any(|line| line.contains("2 lost")));
+        now.phase = Phase::Drain;
+        now.joins.lost = 9;
+        assert!(board.draw(&now).iter().any(|line| line.contains("2 lost")));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Which plots a report has and what is in them.
 
 use crate::report::plot::{Axis, Plot, Series};
-use crate::results::{Distribution, Phase, Results, Sample};
+use crate::results::{Distribution, Phase, Results, Sample, Step};
 
 pub(super) fn over_time(results: &Results) -> String {
     let series = |name, value: fn(&Sample) -> Option<f64>| Series {
@@ -55,6 +55,35 @@ pub(super) fn curves(results: &Results) -> String {
     ];
     let plot = |title, series| Plot { title, unit: "milliseconds", x: ranks(), series };
     [plot("Delay by rank", delay), plot("Joins by rank", stages)].iter().map(Plot::to_html).collect()
+}
+
+/// Against the number of listeners.
+pub(super) fn climb(steps: &[Step]) -> String {
+    let series = |name, value: fn(&Step) -> Option<f64>| Series {
+        name,
+        points: steps.iter().filter_map(|step| Some((count(step.listeners), value(step)?))).collect(),
+    };
+    let plot = |title, unit, series| {
+        let x = Axis { label: "listeners", marks: Vec::new(), range: None, shade: None };
+        Plot { title, unit, x, series }.to_html()
+    };
+    [
+        plot("Packets", "for each second", vec![series("received", |step| Some(step.received_per_s))]),
+        plot(
+            "Delay",
+            "milliseconds",
+            vec![series("99 of 100", |step| Some(step.delay_p99_ms)), series("half", |step| Some(step.delay_p50_ms))],
+        ),
+        plot(
+            "CPU",
+            "cores",
+            vec![
+                series("server", |step| step.server_cores),
+                series("load generator", |step| Some(step.client_cores)),
+            ],
+        ),
+    ]
+    .concat()
 }
 
 /// The measured part of the run, which the figures are of.
