@@ -65,10 +65,10 @@ class Server(contextlib.AbstractContextManager):
     def prepare(self):
         pass
 
-    def wait_for_port(self, port):
+    def wait_for_port(self, port, address="127.0.0.1"):
         until = time.monotonic() + STARTED_WITHIN_SECONDS
         while time.monotonic() < until and self.process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
                 return
             time.sleep(0.05)
         text = self.log.read_text(errors="replace")
@@ -125,7 +125,7 @@ JANUS_WEBSOCKETS = """\
 general: {{
     json = "compact"
     ws = true
-    ws_ip = "127.0.0.1"
+    ws_ip = "{address}"
     ws_port = {port}
     wss = false
 }}
@@ -143,7 +143,8 @@ class Janus(Server):
         modules = next(pathlib.Path("/usr/lib").glob("*/janus"), None)
         if modules is None or shutil.which("janus") is None:
             sys.exit("Janus is missing here: deploy/prepare packages janus")
-        self.url = f"ws://127.0.0.1:{port}"
+        # Complete peers take the address from which they reach this one, and Janus answers none of loopback.
+        self.url = f"ws://{ADDRESS}:{port}"
         self.settings = {
             "loops": loops,
             "address": ADDRESS,
@@ -153,12 +154,12 @@ class Janus(Server):
         }
         self.port = port
         super().__init__("janus", lambda folder: ["janus", "-C", folder / "janus.jcfg", "-F", folder])
-        self.wait_for_port(port)
+        self.wait_for_port(port, ADDRESS)
 
     def prepare(self):
         write = {
             "janus.jcfg": JANUS_CONFIG.format(folder=self.folder, **self.settings),
-            "janus.transport.websockets.jcfg": JANUS_WEBSOCKETS.format(port=self.port),
+            "janus.transport.websockets.jcfg": JANUS_WEBSOCKETS.format(address=ADDRESS, port=self.port),
             "janus.plugin.videoroom.jcfg": "general: {\n    events = false\n}\n",
         }
         for name, text in write.items():
