@@ -18,6 +18,7 @@ pub use args::Args;
 pub use config::{Config, ConfigError, CoturnError, ExternalError, SecretsError};
 pub use process::{Listeners, Relay, StartError};
 pub use tls::TlsError;
+pub use worker::{Order, Worker};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -260,9 +260,9 @@ async fn select_first<F: Future + Unpin>(mut futures: Vec<F>) -> (F::Output, usi
 
 impl Thread {
     fn for_datagrams(index: usize, server: Server, listeners: Vec<Socket>) -> Result<Self, StartError> {
-        let published = Arc::new(Published::default());
         let (orders, waiting) = sync_channel(ORDERS_WAITING_MAX);
-        let worker = Worker::new(server, listeners, waiting, Arc::clone(&published)).map_err(StartError::Thread)?;
+        let worker = Worker::new(server, listeners, waiting).map_err(StartError::Thread)?;
+        let published = worker.published();
         let orders = Orders::Datagrams(orders, worker.waker());
         let ended = spawn(format!("relay-{index}"), move || worker.run())?;
         Ok(Self { orders, published, ended })

@@ -9,6 +9,7 @@
 //!
 //! Nothing is allocated, locked or logged for a packet.
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -42,14 +43,17 @@ pub(crate) const ORDERS_WAITING_MAX: usize = 16;
 
 const LISTENER_BIT: u64 = 1 << 63;
 
+/// What a thread is told.
 #[derive(Debug)]
-pub(crate) enum Order {
+pub enum Order {
+    /// Take these settings.
     Update(Arc<Settings>),
     Drain,
     Stop,
 }
 
-pub(crate) struct Worker {
+/// One serving thread's work. [`Relay`](crate::Relay) starts some of them; whoever wants a thread of its own can drive one.
+pub struct Worker {
     server: Server,
     listeners: Vec<Socket>,
     relays: Relays,
@@ -76,12 +80,8 @@ struct Message {
 }
 
 impl Worker {
-    pub(crate) fn new(
-        server: Server,
-        listeners: Vec<Socket>,
-        orders: Receiver<Order>,
-        published: Arc<Published>,
-    ) -> io::Result<Self> {
+    /// Serves these sockets; nothing is read before the first turn.
+    pub fn new(server: Server, listeners: Vec<Socket>, orders: Receiver<Order>) -> io::Result<Self> {
         let poller = Poller::new()?;
         for (at, listener) in listeners.iter().enumerate() {
             poller.add(listener, LISTENER_BIT | at as u64)?;
@@ -97,9 +97,13 @@ impl Worker {
             out,
             orders,
             counters: ShellCounters::default(),
-            published,
+            published: Arc::default(),
             published_at: Instant::now(),
         })
+    }
+
+    pub(crate) fn published(&self) -> Arc<Published> {
+        Arc::clone(&self.published)
     }
 
     pub(crate) fn waker(&self) -> Waker {
@@ -108,28 +112,33 @@ impl Worker {
 
     /// Until told to stop, or until the poller fails.
     pub(crate) fn run(mut self) -> io::Result<()> {
-        loop {
-            let timeout = self.wait_time();
-            let ready = self.poller.wait(Some(timeout))?;
-            let now = Instant::now();
-            let tokens = ready.tokens();
-            for token in tokens.iter().filter(|token| **token & LISTENER_BIT != 0) {
-                self.serve_listener(now, (token & !LISTENER_BIT) as u16);
-            }
-            let reads = if tokens.len() <= READY_FEW { READS_OF_FEW } else { 1 };
-            for token in tokens.iter().filter(|token| **token & LISTENER_BIT == 0) {
-                self.serve_relay(now, *token, reads);
-            }
-            self.flush();
-            self.server.handle_timeout(now);
-            self.close_sockets();
-            if ready.is_woken() && self.obey() {
-                return Ok(());
-            }
-            if now.duration_since(self.published_at) >= PUBLISH_INTERVAL {
-                self.publish(now);
-            }
+        while !self.turn()? {}
+        Ok(())
+    }
+
+    /// Waits for something to do and does it. True when told to stop.
+    pub fn turn(&mut self) -> io::Result<bool> {
+        let timeout = self.wait_time();
+        let ready = self.poller.wait(Some(timeout))?;
+        let now = Instant::now();
+        let tokens = ready.tokens();
+        for token in tokens.iter().filter(|token| **token & LISTENER_BIT != 0) {
+            self.serve_listener(now, (token & !LISTENER_BIT) as u16);
         }
+        let reads = if tokens.len() <= READY_FEW { READS_OF_FEW } else { 1 };
+        for token in tokens.iter().filter(|token| **token & LISTENER_BIT == 0) {
+            self.serve_relay(now, *token, reads);
+        }
+        self.flush();
+        self.server.handle_timeout(now);
+        self.close_sockets();
+        if ready.is_woken() && self.obey() {
+            return Ok(true);
+        }
+        if now.duration_since(self.published_at) >= PUBLISH_INTERVAL {
+            self.publish(now);
+        }
+        Ok(false)
     }
 
     fn wait_time(&self) -> Duration {
@@ -279,4 +288,10 @@ impl Outgoing {
 /// Before 1970 nothing has expired.
 pub(crate) fn unix_s() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("listeners", &self.listeners.len()).finish_non_exhaustive()
+    }
 }

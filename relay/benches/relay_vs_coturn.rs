@@ -1,0 +1,153 @@
+//! The relay beside coturn and beside a bare forwarder, in the same rounds, one after the other: what a packet costs at 400
+//! flows of 50 packets a second each way, and at 64 flows that wait for each packet; what an allocation costs. All have
+//! one serving thread, so that a CPU second is the same thing for each. Prints one JSON object as its last line.
+
+#![allow(clippy::print_stdout, reason = "a bench prints what it measured")]
+
+mod driver;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use driver::load::{Echo, Load};
+use driver::servers::{Kind, Running};
+use driver::{CLIENT, PEER, figure, median, turn};
+
+const ROUNDS: usize = 3;
+const KINDS: [Kind; 3] = [Kind::Floor, Kind::Relay, Kind::Coturn];
+const PACED_FLOWS: usize = 400;
+const PACED_PER_FLOW_S: u32 = 50;
+const PACED_TIME: Duration = Duration::from_secs(4);
+const CLOSED_FLOWS: usize = 64;
+const CLOSED_TIME: Duration = Duration::from_secs(3);
+const IDLE_ALLOCATIONS: usize = 2_000;
+const THREADS: u16 = 1;
+
+#[derive(Debug, Default)]
+struct Row {
+    paced: Vec<f64>,
+    closed: Vec<f64>,
+    p99_us: Vec<f64>,
+    setup: Vec<f64>,
+    allocation_kib: Vec<f64>,
+}
+
+fn main() {
+    let arguments = std::env::args().collect::<Vec<_>>();
+    if let [_, flag, port, peer] = &arguments[..]
+        && flag == "--as-floor"
+    {
+        return driver::floor::run(port.parse().expect("a port"), peer.parse().expect("an address"));
+    }
+    if UdpSocket::bind((CLIENT, 0)).is_err() {
+        println!("Not measured: run it with tests/bench, which makes a network for it.");
+        return;
+    }
+    let mut rows = [Row::default(), Row::default(), Row::default()];
+    let mut port = 10_000;
+    for round in 0..ROUNDS {
+        for step in 0..KINDS.len() {
+            let at = (round + step) % KINDS.len();
+            port += 1;
+            measure(KINDS[at], port, &mut rows[at]);
+        }
+    }
+    let [floor, relay, coturn] = &rows;
+    let ratio = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a / b).collect::<Vec<_>>();
+    let figures = [
+        figure("ratio_paced", &ratio(&relay.paced, &coturn.paced)),
+        figure("floor_ratio", &ratio(&relay.paced, &floor.paced)),
+        figure("ratio_closed", &ratio(&relay.closed, &coturn.closed)),
+        figure("p99_ratio", &ratio(&relay.p99_us, &coturn.p99_us)),
+        figure("packet_allocs", &[packet_allocations()]),
+        figure("allocation_kib", &relay.allocation_kib),
+        figure("setup_per_cpu_s", &relay.setup),
+    ];
+    println!(r#"{{"rounds": {ROUNDS}, "figures": {{{}}}}}"#, figures.join(", "));
+}
+
+fn measure(kind: Kind, port: u16, row: &mut Row) {
+    let echo = Echo::start((PEER, 0).into());
+    let server = Running::start(kind, port, echo.address, THREADS);
+    // The floor takes whatever comes, so its clients need no allocation.
+    let clients = |count: usize| match kind {
+        Kind::Floor => (0..count).map(|_| turn::Client::new(CLIENT, server.address)).collect::<Vec<_>>(),
+        Kind::Relay | Kind::Coturn => turn::allocate(CLIENT, server.address, count, Some(echo.address)),
+    };
+    // Kept to the end: a port that is used again would be that of an allocation.
+    let mut kept = Vec::new();
+    if kind != Kind::Floor {
+        kept.extend(clients(1));
+        let (cpu, rss) = (server.cpu(), server.rss_kib());
+        let idle = clients(IDLE_ALLOCATIONS);
+        row.setup.push(idle.len() as f64 / (server.cpu() - cpu).as_secs_f64());
+        row.allocation_kib.push((server.rss_kib() - rss) as f64 / idle.len() as f64);
+        kept.extend(idle);
+    }
+    let flows = clients(PACED_FLOWS);
+    // The first packets make what a flow needs.
+    Load::new(flows.iter().map(|flow| &flow.socket)).paced(Duration::from_millis(500), PACED_PER_FLOW_S);
+    let cpu = server.cpu();
+    let paced = Load::new(flows.iter().map(|flow| &flow.socket)).paced(PACED_TIME, PACED_PER_FLOW_S);
+    row.paced.push(paced.relayed() / (server.cpu() - cpu).as_secs_f64());
+    row.p99_us.push(paced.p99_us());
+    let cpu = server.cpu();
+    let closed = Load::new(flows.iter().take(CLOSED_FLOWS).map(|flow| &flow.socket)).closed(CLOSED_TIME);
+    row.closed.push(closed.relayed() / (server.cpu() - cpu).as_secs_f64());
+    println!(
+        "{kind:?}: paced {:.0} packets a CPU second (p99 {:.0} us, lost {:.3} %), closed {:.0} (lost {:.3} %), \
+         set up {:.0} a CPU second, {:.1} KiB an allocation",
+        row.paced.last().copied().unwrap_or_default(),
+        paced.p99_us(),
+        paced.lost() * 100.0,
+        row.closed.last().copied().unwrap_or_default(),
+        closed.lost().max(0.0) * 100.0,
+        row.setup.last().copied().unwrap_or_default(),
+        row.allocation_kib.last().copied().unwrap_or_default(),
+    );
+}
+
+/// Heap allocations for a packet, in the loop that serves them: counted on the thread that does it.
+fn packet_allocations() -> f64 {
+    const PACKETS: usize = 2_000;
+    let loopback = relay_core::AddressRange::v4([127, 0, 0, 0], 8);
+    let policy = relay_core::Policy { allowed: vec![loopback], allow_loopback: true, ..Default::default() };
+    let mut credentials = relay_core::Credentials::new(driver::REALM);
+    credentials.add_user(&format!("{}:{}", driver::USER, driver::PASSWORD)).expect("a user");
+    let local = [127, 0, 0, 1].into();
+    let address = relay_core::RelayAddress { local, advertised: local };
+    let mut settings = relay_core::Settings::new(credentials, policy, vec![address]);
+    settings.limits.allocation_bytes_per_s = 0;
+    let now = Instant::now();
+    let shared = Arc::new(relay_core::Shared::new(1, &(30_000..=40_000), [1; 32], now));
+    let server = relay_core::Server::new(Arc::new(settings), shared, [2; 32], now, 0).expect("settings");
+    let listener = udp::Socket::bind((local, 0).into(), udp::Options::default()).expect("bound");
+    let address = listener.local_addr().expect("bound");
+    let (_orders, waiting) = sync_channel(1);
+    let mut worker = relay::Worker::new(server, vec![listener], waiting).expect("a worker");
+    let echo = Echo::start((local, 0).into());
+    let peer: SocketAddr = echo.address;
+    let client = std::thread::spawn(move || turn::allocate(local, address, 1, Some(peer)).remove(0));
+    while !client.is_finished() {
+        worker.turn().expect("served");
+    }
+    let client = client.join().expect("allocated");
+    let mut relay = |packets: usize| {
+        let mut allocated = 0;
+        for _ in 0..packets {
+            client.socket.send(&turn::channel_data()).expect("sent");
+            // One turn takes it to the peer, a later one brings it back.
+            client.socket.set_nonblocking(true).expect("set");
+            while client.socket.recv(&mut [0; 256]).is_err() {
+                allocated += allocation_counter::measure(|| drop(worker.turn())).count_total;
+            }
+        }
+        allocated
+    };
+    relay(10);
+    let found = relay(PACKETS) as f64 / (2 * PACKETS) as f64;
+    println!("{found} allocations a packet");
+    median(&[found])
+}
