@@ -23,6 +23,7 @@ use crate::tls::TlsError;
 pub use coturn::CoturnError;
 pub(crate) use coturn::Note;
 pub use external::ExternalError;
+pub(crate) use external::Found;
 pub use secrets::SecretsError;
 pub(crate) use settings::KEYS;
 use settings::Settings;
@@ -47,8 +48,8 @@ pub struct Config {
     pub(crate) admin: SocketAddr,
     pub(crate) drain: Drain,
     pub(crate) core: CoreSettings,
-    /// Whether the public address is a name, which has to be looked up from time to time.
-    pub(crate) has_external_name: bool,
+    /// Public addresses found by name or by a STUN server, to be looked at from time to time.
+    pub(crate) external: Found,
     /// Files that are read again when they change.
     pub(crate) files: Vec<PathBuf>,
     /// What was ignored in a coturn file, and everything that was not.
@@ -94,6 +95,11 @@ pub enum ConfigError {
 
 impl Config {
     pub fn load(args: &Args) -> Result<Self, ConfigError> {
+        Self::load_again(args, &Found::default())
+    }
+
+    /// With what was found before, for names and servers that do not answer now.
+    pub(crate) fn load_again(args: &Args, before: &Found) -> Result<Self, ConfigError> {
         let mut settings: Settings = admin::settings::load(args.config.as_deref(), ENV_PREFIX, args)?;
         let mut notes = Vec::new();
         let mut files = args.config.iter().chain(&args.coturn).cloned().collect::<Vec<_>>();
@@ -113,17 +119,17 @@ impl Config {
         let named = [&settings.secret_file, &settings.user_file, &settings.tls_cert, &settings.tls_key];
         files.extend(named.into_iter().flatten().cloned());
         let machine = machine_addresses()?;
-        Self::from_settings(settings, &machine, notes, files)
+        Self::from_settings(&settings, &machine, (notes, files), before)
     }
 
     fn from_settings(
-        settings: Settings,
+        settings: &Settings,
         machine: &[IpAddr],
-        notes: Vec<Note>,
-        files: Vec<PathBuf>,
+        (notes, files): (Vec<Note>, Vec<PathBuf>),
+        before: &Found,
     ) -> Result<Self, ConfigError> {
         let listen = if settings.listen.is_empty() { machine.to_vec() } else { settings.listen.clone() };
-        let (relays, has_external_name) = relay_addresses(&settings, &listen)?;
+        let (relays, external) = relay_addresses(settings, &listen, before)?;
         let ports = settings.min_port.unwrap_or(49_152)..=settings.max_port.unwrap_or(65_535);
         if ports.is_empty() || *ports.start() == 0 {
             return Err(out_of_range("min_port", ports.start(), "1 to max_port"));
@@ -144,33 +150,34 @@ impl Config {
         let admin = settings.admin.unwrap_or((Ipv4Addr::LOCALHOST, 7_401).into());
         let own = own_addresses(&listen, &relays, admin.ip());
         let mut core = CoreSettings::new(
-            secrets::credentials(&settings)?,
-            policy(&settings, own, machine, &ports)?,
+            secrets::credentials(settings)?,
+            policy(settings, own, machine, &ports)?,
             if settings.stun_only { Vec::new() } else { relays },
         );
-        core.limits = limits(&settings);
+        core.limits = limits(settings);
         core.strict_expiry = settings.strict_expiry;
         core.fingerprint = settings.fingerprint;
         core.software.clone_from(&settings.software);
         core.alternate = settings.alternate_server;
+        core.tcp_relay = settings.tcp_relay;
         core.stun = !settings.no_stun;
         core.turn = !settings.stun_only;
         Ok(Self {
             listen,
             port: settings.port.unwrap_or(3_478),
             udp: !settings.no_udp,
-            streams: streams::streams(&settings)?,
+            streams: streams::streams(settings)?,
             ports,
             threads,
             socket_buffer_bytes,
             admin,
             drain,
             core,
-            has_external_name,
+            external,
             files,
             notes,
             log: settings.log.unwrap_or_default(),
-            log_filter: settings.log_filter.unwrap_or_else(|| "info".to_owned()),
+            log_filter: settings.log_filter.clone().unwrap_or_else(|| "info".to_owned()),
         })
     }
 }
@@ -195,7 +202,11 @@ fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
-fn relay_addresses(settings: &Settings, listen: &[IpAddr]) -> Result<(Vec<RelayAddress>, bool), ConfigError> {
+fn relay_addresses(
+    settings: &Settings,
+    listen: &[IpAddr],
+    before: &Found,
+) -> Result<(Vec<RelayAddress>, Found), ConfigError> {
     let mut locals = if settings.relay_ip.is_empty() {
         listen.iter().copied().filter(|ip| !ip.is_loopback() && !ip.is_unspecified()).collect()
     } else {
@@ -210,7 +221,7 @@ fn relay_addresses(settings: &Settings, listen: &[IpAddr]) -> Result<(Vec<RelayA
     if let Some(ip) = locals.iter().find(|ip| ip.is_unspecified() || (ip.is_loopback() && !settings.dev)) {
         return Err(out_of_range("relay_ip", ip, "an address that peers can answer to, or dev for loopback"));
     }
-    Ok(external::advertise(&locals, &settings.external_ip)?)
+    Ok(external::advertise(&locals, &settings.external_ip, before)?)
 }
 
 /// Never peers, whatever is allowed. Loopback is denied by itself.

@@ -18,7 +18,7 @@ use udp::{Options, Socket, Waker};
 
 use crate::RunError;
 use crate::args::Args;
-use crate::config::{Config, Drain, Streams};
+use crate::config::{Config, Drain, Found, Streams};
 use crate::metrics::{self, ProcessMeters, Published};
 use crate::streams::{self, Listener, Setup};
 use crate::tls::{self, TlsError};
@@ -26,7 +26,7 @@ use crate::worker::{ORDERS_WAITING_MAX, Order, Worker, unix_s};
 
 /// How often files are looked at, for a new secret to be good within seconds.
 const FILES_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a public host name is looked up again.
+/// How often a public host name is looked up again, or a STUN server asked.
 const NAMES_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a draining relay looks whether it may end.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -188,7 +188,7 @@ impl Relay {
     }
 
     fn reload(&self, args: &Args, watch: &mut Watch) {
-        let result = match Config::load(args) {
+        let result = match Config::load_again(args, &watch.external) {
             Ok(config) => {
                 *watch = Watch::new(&config);
                 self.update(config);
@@ -389,12 +389,14 @@ fn seed() -> Result<[u8; 32], StartError> {
 struct Watch {
     files: Vec<(PathBuf, Option<SystemTime>)>,
     names_at: Option<Instant>,
+    external: Found,
 }
 
 impl Watch {
     fn new(config: &Config) -> Self {
         let files = config.files.iter().map(|path| (path.clone(), changed_at(path))).collect();
-        Self { files, names_at: config.has_external_name.then(|| Instant::now() + NAMES_INTERVAL) }
+        let names_at = (!config.external.is_empty()).then(|| Instant::now() + NAMES_INTERVAL);
+        Self { files, names_at, external: config.external.clone() }
     }
 
     fn is_due(&self) -> bool {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use relay_core::{
     ANSWER_BYTES_MAX, Action, Client, Family, HEADROOM_BYTES, Link, Pending, Server, Settings, TAILROOM_BYTES,
 };
-use udp::{Poller, RecvBatch, SendBatch, Socket, Transmit, Waker};
+use udp::{Poller, RecvBatch, SEGMENTS_MAX, SendBatch, Socket, Transmit, Waker};
 
 use crate::metrics::{Published, ShellCounters};
 use crate::relays::{self, Relays};
@@ -73,10 +73,13 @@ struct Outgoing {
     messages: Vec<Message>,
 }
 
+/// A message to a client, or a run of them of one size, of which the last may be shorter.
 struct Message {
     listener: u16,
     to: SocketAddr,
     bytes: Range<usize>,
+    each: u16,
+    count: usize,
 }
 
 impl Worker {
@@ -169,7 +172,8 @@ impl Worker {
                         counters.count_send(&socket.send_to(&datagram.data[payload], peer));
                     }
                 }
-                Action::Nothing | Action::Bind(_) => {}
+                // Connections are for clients on streams.
+                Action::Nothing | Action::Bind(_) | Action::Connect(_) | Action::Join { .. } => {}
                 Action::Answer(len) => out.push(listener, client.address, slot..slot + len),
                 Action::Created { allocation, answer } => {
                     for (family, socket) in &sockets {
@@ -219,7 +223,7 @@ impl Worker {
             let datagrams = now.iter().map(|message| Transmit {
                 to: message.to,
                 payload: &out.slots[message.bytes.clone()],
-                segment_size: None,
+                segment_size: (message.count > 1).then_some(message.each),
             });
             let report = sending.send(&listeners[usize::from(first.listener)], datagrams);
             counters.send_calls += report.syscalls as u64;
@@ -280,8 +284,31 @@ impl Outgoing {
         self.messages.len() * SLOT_BYTES
     }
 
+    /// Behind the message before it, when it is for the same client and no longer: the kernel cuts such a run apart again
+    /// (UDP_SEGMENT) for a fraction of what single datagrams cost.
     fn push(&mut self, listener: u16, to: SocketAddr, bytes: Range<usize>) {
-        self.messages.push(Message { listener, to, bytes });
+        let slot_end = self.next_slot();
+        if let Some(last) = self.messages.last_mut()
+            && last.takes(listener, to, bytes.len())
+            && last.bytes.end + bytes.len() <= slot_end
+        {
+            let end = last.bytes.end;
+            last.bytes.end += bytes.len();
+            last.count += 1;
+            self.slots.copy_within(bytes, end);
+            return;
+        }
+        // A slot is far shorter than 64 KiB.
+        let each = bytes.len() as u16;
+        self.messages.push(Message { listener, to, bytes, each, count: 1 });
+    }
+}
+
+impl Message {
+    fn takes(&self, listener: u16, to: SocketAddr, len: usize) -> bool {
+        let is_even = self.bytes.len() == usize::from(self.each) * self.count;
+        let same = self.listener == listener && self.to == to;
+        same && is_even && (1..=usize::from(self.each)).contains(&len) && self.count < SEGMENTS_MAX
     }
 }
 
@@ -295,3 +322,6 @@ impl fmt::Debug for Worker {
         f.debug_struct("Worker").field("listeners", &self.listeners.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

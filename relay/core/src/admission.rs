@@ -22,6 +22,7 @@ const BIND_ATTEMPTS_MAX: u8 = 8;
 const LIFETIME_DEFAULT_S: u32 = 600;
 
 const UDP_PROTOCOL: u8 = 17;
+const TCP_PROTOCOL: u8 = 6;
 
 /// What coturn and its clients send for the attribute that RFC 8656 gave the number 0x8000.
 const ADDITIONAL_ADDRESS_FAMILY_OF_COTURN: AttributeType = AttributeType(0x8032);
@@ -65,7 +66,7 @@ impl Server {
         // Without an allocation nobody passes on the key of one.
         let identity = caller.identity.ok_or(Refusal::new(401))?;
         let lifetime_s = self.granted_lifetime_s(now, message.lifetime(), identity.expires_unix_s);
-        let wish = self.read_wish(message, lifetime_s)?;
+        let wish = self.read_wish(message, client.is_stream(), lifetime_s)?;
         let username: Box<[u8]> = message.username().unwrap_or_default().into();
         let limits = &self.settings.limits;
         self.shared.ledger().admit(&identity.user, client.source(), limits).map_err(|refused| match refused {
@@ -94,15 +95,16 @@ impl Server {
         }
     }
 
-    fn read_wish(&self, message: &Message<'_>, lifetime_s: u32) -> Result<Wish, Refusal> {
+    fn read_wish(&self, message: &Message<'_>, is_stream: bool, lifetime_s: u32) -> Result<Wish, Refusal> {
         if message.attribute(MOBILITY_TICKET).is_some() {
             return Err(Refusal::new(405));
         }
-        match message.requested_transport() {
-            Some(UDP_PROTOCOL) => {}
+        let is_tcp = match message.requested_transport() {
+            Some(UDP_PROTOCOL) => false,
+            Some(TCP_PROTOCOL) if self.settings.tcp_relay => true,
             Some(_) => return Err(Refusal::new(442)),
             None => return Err(Refusal::new(400)),
-        }
+        };
         let has = |kind| message.attribute(kind).is_some();
         let family = has(AttributeType::REQUESTED_ADDRESS_FAMILY);
         let additional = message
@@ -116,6 +118,10 @@ impl Server {
             Some(false) => PortWish::Even,
             Some(true) => PortWish::EvenAndNext,
         };
+        // RFC 6062 section 5.1: over a stream, and without what only datagrams have.
+        if is_tcp && (!is_stream || even || token || has(AttributeType::DONT_FRAGMENT)) {
+            return Err(Refusal::new(400));
+        }
         let reserves = port == PortWish::EvenAndNext;
         if token && (even || family || additional.is_some()) || additional.is_some() && (family || reserves) {
             return Err(Refusal::new(400));
@@ -136,7 +142,7 @@ impl Server {
             true => Some(message.reservation_token().ok_or(Refusal::new(400))?),
             false => None,
         };
-        Ok(Wish { families, additional: additional.is_some(), port, token, lifetime_s })
+        Ok(Wish { families, additional: additional.is_some(), port, token, lifetime_s, is_tcp })
     }
 
     /// On failure the pending allocation holds what it got so far.
@@ -236,6 +242,8 @@ impl Server {
             to_peer: Bucket::new(now),
             to_client: Bucket::new(now),
             peers: Peers::default(),
+            is_tcp: pending.wish.is_tcp,
+            connections: Vec::new(),
         }));
         self.places.insert(pending.client.key(), at);
         self.deadlines.insert((expires, id));

@@ -8,6 +8,7 @@ use stun::{IntegrityKey, TransactionId};
 
 use crate::client::Client;
 use crate::limiter::Bucket;
+use crate::tcp_relay::PeerConnection;
 
 /// Names an allocation for as long as it lives; never used again for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,11 +95,18 @@ pub(crate) struct Allocation {
     pub(crate) to_peer: Bucket,
     pub(crate) to_client: Bucket,
     pub(crate) peers: Peers,
+    /// For connections instead of datagrams (RFC 6062).
+    pub(crate) is_tcp: bool,
+    pub(crate) connections: Vec<PeerConnection>,
 }
 
 impl Allocation {
     pub(crate) fn has_leg(&self, ip: IpAddr) -> bool {
-        self.legs[Family::of(ip) as usize].is_some()
+        self.leg_for(ip).is_some()
+    }
+
+    pub(crate) fn leg_for(&self, ip: IpAddr) -> Option<Leg> {
+        self.legs[Family::of(ip) as usize]
     }
 }
 

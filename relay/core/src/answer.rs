@@ -90,6 +90,8 @@ impl Refusal {
             441 => "Wrong Credentials",
             442 => "Unsupported Transport Protocol",
             443 => "Peer Address Family Mismatch",
+            446 => "Connection Already Exists",
+            447 => "Connection Timeout or Failure",
             486 => "Allocation Quota Reached",
             508 => "Insufficient Capacity",
             _ => "Server Error",
@@ -192,4 +194,5 @@ const KNOWN: &[AttributeType] = &[
     AttributeType::REQUESTED_TRANSPORT,
     AttributeType::DONT_FRAGMENT,
     AttributeType::RESERVATION_TOKEN,
+    AttributeType::CONNECTION_ID,
 ];

@@ -60,7 +60,7 @@ pub struct Outcome(pub u16);
 
 impl Outcome {
     pub const SUCCESS: Self = Self(200);
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::SUCCESS,
         Self(300),
         Self(400),
@@ -74,6 +74,8 @@ impl Outcome {
         Self(441),
         Self(442),
         Self(443),
+        Self(446),
+        Self(447),
         Self(486),
         Self(500),
         Self(508),

@@ -1,4 +1,4 @@
-//! A TURN server (RFC 8656, UDP allocations over any transport) as a state machine. It owns no socket, no clock and no
+//! A TURN server (RFC 8656, UDP allocations over any transport; RFC 6062, TCP allocations, where they are on) as a state machine. It owns no socket, no clock and no
 //! randomness: datagrams, time and a seed come in, actions go out, and the process around it does what they say.
 //!
 //! The contract with that process:
@@ -13,8 +13,7 @@
 //! allocation begins or ends, never for a packet. Relaying channel data allocates nothing in either direction.
 //!
 //! What is deliberately absent: state of any kind for a request that did not authenticate (the nonce is an HMAC over
-//! the client's address, the limits by source are a table of fixed size), TCP allocations (RFC 6062), mobility
-//! (RFC 8016), behaviour discovery (RFC 5780), third-party authorization (RFC 7635). Each has an exact refusal.
+//! the client's address, the limits by source are a table of fixed size), mobility (RFC 8016), behaviour discovery (RFC 5780), third-party authorization (RFC 7635). Each has an exact refusal.
 
 mod address;
 mod admission;
@@ -36,6 +35,7 @@ mod reservations;
 mod server;
 mod settings;
 mod stream;
+mod tcp_relay;
 
 pub use address::{AddressRange, BadRange};
 pub use allocation::{AllocationId, Family};
@@ -48,3 +48,4 @@ pub use policy::{Policy, Verdict};
 pub use server::{ANSWER_BYTES_MAX, Action, HEADROOM_BYTES, Server, TAILROOM_BYTES};
 pub use settings::{Limits, RelayAddress, Settings, SettingsError};
 pub use stream::{Cut, NotFramed, STREAM_MESSAGE_BYTES_MAX, cut};
+pub use tcp_relay::{CLAIM_TIME_MAX, ConnectionId, PendingConnect};

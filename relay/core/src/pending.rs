@@ -37,12 +37,18 @@ pub(crate) struct Wish {
     pub(crate) port: PortWish,
     pub(crate) token: Option<[u8; 8]>,
     pub(crate) lifetime_s: u32,
+    pub(crate) is_tcp: bool,
 }
 
 impl Pending {
     /// What to bind, by family: all of it, or nothing and `complete(.., false, ..)`.
     pub fn addresses(&self) -> impl Iterator<Item = (Family, SocketAddr)> {
         Family::ALL.into_iter().filter_map(|family| Some((family, self.locals[family as usize]?)))
+    }
+
+    /// Whether connections are to be listened for at these addresses, instead of datagrams.
+    pub fn is_tcp(&self) -> bool {
+        self.wish.is_tcp
     }
 
     /// Gives everything back that it holds.

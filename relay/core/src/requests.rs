@@ -104,7 +104,8 @@ impl Server {
         let (Some(number), Some(peer)) = (message.channel_number(), message.xor_peer_address()) else {
             return Err(Refusal::new(400));
         };
-        if !CHANNELS.contains(&number) {
+        // RFC 6062 section 4.1: connections have no channels.
+        if !CHANNELS.contains(&number) || self.allocations[at].is_tcp {
             return Err(Refusal::new(400));
         }
         self.check_peer(at, peer)?;

@@ -24,6 +24,7 @@ use crate::policy::Verdict;
 use crate::requests::Granted;
 use crate::reservations::Ends;
 use crate::settings::{Settings, SettingsError};
+use crate::tcp_relay::{ConnectionId, PendingConnect};
 
 /// The longest answer: two relayed addresses, realm and software of 127 bytes each, both kinds of seal.
 pub const ANSWER_BYTES_MAX: usize = 512;
@@ -55,6 +56,13 @@ pub enum Action {
         allocation: AllocationId,
         answer: usize,
     },
+    /// Open a connection with a peer and call [`Server::complete_connect`].
+    Connect(Box<PendingConnect>),
+    /// Send that many bytes of the answer buffer; what follows on this client's connection goes to that peer's, and back.
+    Join {
+        connection: ConnectionId,
+        answer: usize,
+    },
 }
 
 /// One thread's server; see the crate's documentation for the contract.
@@ -68,6 +76,8 @@ pub struct Server {
     /// When allocations end, exactly one entry each.
     pub(crate) deadlines: BTreeSet<(Instant, AllocationId)>,
     pub(crate) reservation_ends: Ends,
+    /// The place of the allocation that each connection with a peer belongs to.
+    pub(crate) connections: HashMap<ConnectionId, usize>,
     pub(crate) counters: Counters,
     /// Sockets that the process has to close: at most two for each allocation that was.
     closed: VecDeque<(AllocationId, Family)>,
@@ -96,6 +106,7 @@ impl Server {
             generation: 0,
             deadlines: BTreeSet::new(),
             reservation_ends: Ends::default(),
+            connections: HashMap::new(),
             counters: Counters::default(),
             closed: VecDeque::new(),
             wall_clock: (now, unix_s),
@@ -164,6 +175,10 @@ impl Server {
 
     pub fn set_wall_clock(&mut self, now: Instant, unix_s: u64) {
         self.wall_clock = (now, unix_s);
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Takes other settings. Allocations stay; peers that are denied now lose permission and channel.
@@ -295,6 +310,9 @@ impl Server {
         let owned = self.place_of(&client);
         let envelope = Envelope::of(message, self.settings.fingerprint);
         let is_allocate = message.method() == Method::ALLOCATE;
+        if message.method() == Method::CONNECTION_BIND && self.settings.tcp_relay {
+            return self.bind_connection(now, client, message, out);
+        }
         if owned.is_none() && !is_allocate {
             // Nothing to authenticate for; and a challenge would be much longer than such a request.
             let is_known = matches!(
@@ -319,6 +337,9 @@ impl Server {
             return self.allocate(now, client, message, caller, out);
         }
         let Some(at) = owned else { return self.ignore(DropReason::NoAllocation) };
+        if message.method() == Method::CONNECT && self.settings.tcp_relay {
+            return self.connect(now, (client, at), message, caller, out);
+        }
         match self.serve(now, at, message, &caller) {
             Ok(granted) => self.grant(envelope, &caller.signer, granted, out),
             Err(refusal) => self.refuse(now, &client, envelope, Some(&caller.signer), refusal, out),
@@ -331,7 +352,8 @@ impl Server {
         let (Some(peer), Some(data)) = (message.xor_peer_address(), message.data()) else {
             return self.ignore(DropReason::Malformed);
         };
-        if Refusal::of_unknown_attributes(message).is_some() || !self.allocations[at].has_leg(peer.ip()) {
+        let is_relayed = self.allocations[at].has_leg(peer.ip()) && !self.allocations[at].is_tcp;
+        if Refusal::of_unknown_attributes(message).is_some() || !is_relayed {
             return self.ignore(DropReason::Malformed);
         }
         if self.settings.policy.check_peer(peer) == Verdict::Denied {
@@ -371,7 +393,7 @@ impl Server {
         answer(write_error(out, envelope, signer, refusal, challenge).ok())
     }
 
-    fn ignore(&mut self, reason: DropReason) -> Action {
+    pub(crate) fn ignore(&mut self, reason: DropReason) -> Action {
         self.counters.count_drop(reason);
         Action::Nothing
     }
@@ -402,6 +424,9 @@ impl Server {
         }
         let allocation = self.allocations.remove(at);
         let id = AllocationId { index: at as u32, generation: allocation.generation };
+        for connection in &allocation.connections {
+            self.connections.remove(&connection.id);
+        }
         self.places.remove(&allocation.client.key());
         self.deadlines.remove(&(allocation.expires, id));
         let mut ledger = self.shared.ledger();

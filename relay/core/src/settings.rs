@@ -23,6 +23,8 @@ pub struct Settings {
     pub software: Option<String>,
     /// Where clients are sent (300) while this server drains; without it they get 508.
     pub alternate: Option<SocketAddr>,
+    /// TCP allocations (RFC 6062) for clients on streams.
+    pub tcp_relay: bool,
     /// Serve STUN Binding.
     pub stun: bool,
     /// Serve TURN.
@@ -111,6 +113,7 @@ impl Settings {
             fingerprint: false,
             software: None,
             alternate: None,
+            tcp_relay: false,
             stun: true,
             turn: true,
         }

@@ -8,7 +8,7 @@ fn made(change: impl FnOnce(&mut Settings)) -> Result<Config, ConfigError> {
     let mut settings =
         Settings { user: vec!["ann:pass".into()], peer: vec!["203.0.113.1".to_owned()], ..Settings::default() };
     change(&mut settings);
-    Config::from_settings(settings, &machine(), Vec::new(), Vec::new())
+    Config::from_settings(&settings, &machine(), (Vec::new(), Vec::new()), &Found::default())
 }
 
 fn refused(change: impl FnOnce(&mut Settings)) -> String {

@@ -4,19 +4,21 @@
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use relay_core::{AddressRange, Client, Cut, Link, cut};
+use relay_core::{AddressRange, Client, ConnectionId, Cut, Link, cut};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::exchange::{Handle, handle_message};
+use super::exchange::{Handle, Unread, handle_message};
 use super::outbox::Outbox;
+use super::peers;
 use super::places::Place;
 use super::proxy;
 use super::rewound::Rewound;
@@ -115,9 +117,29 @@ async fn talk(exchange: &Handle, stream: impl AsyncRead + AsyncWrite, address: S
     let (connection, outbox) = exchange.borrow_mut().open();
     let client = Client { address, link: Link::Stream { connection } };
     let (mut reader, mut writer) = tokio::io::split(stream);
-    tokio::select! {
-        () = listen(exchange, client, &mut reader) => {}
-        () = speak(&outbox, &mut writer) => {}
+    let mut intake = Intake::default();
+    let mut joined = None;
+    {
+        let mut speaking = pin!(speak(&outbox, &mut writer));
+        tokio::select! {
+            id = listen(exchange, client, &mut reader, &mut intake) => joined = id,
+            () = &mut speaking => {}
+        }
+        if joined.is_some() {
+            // The answer goes out whole before bytes of the peer follow it.
+            outbox.finish();
+            speaking.await;
+        }
+    }
+    if let Some(id) = joined {
+        let (peer, bytes_per_s) = {
+            let mut exchange = exchange.borrow_mut();
+            (exchange.claim(id), exchange.bytes_per_s())
+        };
+        if let Some(peer) = peer {
+            peers::splice((&mut reader, &mut writer), &intake.held, peer, bytes_per_s).await;
+        }
+        exchange.borrow_mut().unlink(id);
     }
     exchange.borrow_mut().close(&client);
     // The end of TLS is said, not only done.
@@ -127,7 +149,9 @@ async fn talk(exchange: &Handle, stream: impl AsyncRead + AsyncWrite, address: S
 async fn speak(outbox: &Outbox, writer: &mut WriteHalf<impl AsyncWrite>) {
     let mut taken = Vec::new();
     loop {
-        outbox.take(&mut taken).await;
+        if !outbox.take(&mut taken).await {
+            return;
+        }
         let write = async {
             writer.write_all(&taken).await?;
             writer.flush().await
@@ -138,16 +162,22 @@ async fn speak(outbox: &Outbox, writer: &mut WriteHalf<impl AsyncWrite>) {
     }
 }
 
-async fn listen(exchange: &Handle, client: Client, reader: &mut ReadHalf<impl AsyncRead>) {
-    let mut intake = Intake::default();
+/// Until the connection ends or becomes that of a peer.
+async fn listen(
+    exchange: &Handle,
+    client: Client,
+    reader: &mut ReadHalf<impl AsyncRead>,
+    intake: &mut Intake,
+) -> Option<ConnectionId> {
     let mut allocated_at = Instant::now();
     loop {
         intake.held.reserve(READ_BYTES);
         match timeout(LOOK_INTERVAL, reader.read_buf(&mut intake.held)).await {
             Ok(Ok(1..)) | Err(_) => {}
-            Ok(Ok(0) | Err(_)) => return,
+            Ok(Ok(0) | Err(_)) => return None,
         }
         let now = Instant::now();
+        let joined = Cell::new(None);
         let is_allocated = Cell::new(exchange.borrow().has_allocation(&client));
         let taken = intake.take(
             now,
@@ -155,17 +185,27 @@ async fn listen(exchange: &Handle, client: Client, reader: &mut ReadHalf<impl As
             |message| {
                 let handled = handle_message(exchange, now, client, message);
                 is_allocated.set(exchange.borrow().has_allocation(&client));
-                handled.map_err(|_| End)
+                match handled {
+                    Ok(None) => Ok(Next::Message),
+                    Ok(Some(id)) => {
+                        joined.set(Some(id));
+                        Ok(Next::Raw)
+                    }
+                    Err(Unread) => Err(End),
+                }
             },
         );
         if taken.is_err() {
             exchange.borrow_mut().counters.stream_failed += 1;
-            return;
+            return None;
+        }
+        if joined.get().is_some() {
+            return joined.get();
         }
         if is_allocated.get() {
             allocated_at = now;
         } else if now.duration_since(allocated_at) > UNALLOCATED_TIME_MAX {
-            return;
+            return None;
         }
     }
 }
@@ -184,13 +224,21 @@ struct Intake {
 #[derive(Debug, PartialEq, Eq)]
 struct End;
 
+/// What follows a message.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Message,
+    /// Bytes for a peer, which stay where they are.
+    Raw,
+}
+
 impl Intake {
     /// Gives each whole message away, in order.
     fn take(
         &mut self,
         now: Instant,
         bytes_max: impl Fn() -> usize,
-        mut on_message: impl FnMut(&[u8]) -> Result<(), End>,
+        mut on_message: impl FnMut(&[u8]) -> Result<Next, End>,
     ) -> Result<(), End> {
         let mut at = 0;
         loop {
@@ -198,9 +246,12 @@ impl Intake {
             (at, self.skip) = (at + skipped, self.skip - skipped);
             match cut(&self.held[at..]).map_err(|_| End)? {
                 Cut::Message { message, consumed } if consumed <= bytes_max() => {
-                    on_message(&self.held[at..at + message])?;
+                    let next = on_message(&self.held[at..at + message])?;
                     at += consumed;
                     self.begun = None;
+                    if next == Next::Raw {
+                        break;
+                    }
                 }
                 Cut::Incomplete(wanted) if wanted <= bytes_max() => break,
                 Cut::Message { consumed: bytes, .. } | Cut::Incomplete(bytes) => {
@@ -243,7 +294,7 @@ mod tests {
             || bytes_max,
             |message| {
                 lengths.push(message.len());
-                Ok(())
+                Ok(Next::Message)
             },
         )?;
         Ok(lengths)

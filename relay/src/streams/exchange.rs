@@ -9,13 +9,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use relay_core::{
-    ANSWER_BYTES_MAX, Action, AllocationId, Client, Family, HEADROOM_BYTES, Link, Server, TAILROOM_BYTES,
+    ANSWER_BYTES_MAX, Action, AllocationId, Client, ConnectionId, Family, HEADROOM_BYTES, Link, Server,
+    TAILROOM_BYTES,
 };
 use slab::Slab;
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::outbox::Outbox;
+use super::peers::{self, PeerLink};
 use crate::metrics::{Published, ShellCounters};
 use crate::relays;
 use crate::worker::{Order, SLOT_BYTES, bind_pending, unix_s};
@@ -27,11 +30,13 @@ pub(super) type Handle = Rc<RefCell<Exchange>>;
 
 #[derive(Debug)]
 pub(super) struct Exchange {
-    server: Server,
+    pub(super) server: Server,
     /// By number of the connection.
     outboxes: Slab<Rc<Outbox>>,
     /// By the token of allocation and family.
     relays: HashMap<u64, RelaySocket>,
+    /// Connections with peers, of TCP allocations.
+    pub(super) links: HashMap<ConnectionId, PeerLink>,
     buffer: Box<[u8]>,
     pub(super) counters: ShellCounters,
     published: Arc<Published>,
@@ -39,7 +44,8 @@ pub(super) struct Exchange {
 
 #[derive(Debug)]
 struct RelaySocket {
-    socket: Rc<UdpSocket>,
+    /// None for a TCP allocation, whose reader accepts connections.
+    socket: Option<Rc<UdpSocket>>,
     reader: AbortHandle,
 }
 
@@ -59,6 +65,7 @@ impl Exchange {
             server,
             outboxes: Slab::new(),
             relays: HashMap::new(),
+            links: HashMap::new(),
             buffer: vec![0; SLOT_BYTES].into(),
             counters: ShellCounters::default(),
             published,
@@ -118,7 +125,45 @@ impl Exchange {
     fn close_sockets(&mut self) {
         while let Some((id, family)) = self.server.poll_closed() {
             self.relays.remove(&relays::token_of(id, family));
+            self.links.retain(|_, link| {
+                let stays = link.allocation != id;
+                if !stays {
+                    link.ended.notify_one();
+                }
+                stays
+            });
         }
+    }
+
+    /// Whether it could be queued.
+    pub(super) fn answer(&self, client: &Client, message: &[u8]) -> bool {
+        self.outbox(client).is_some_and(|outbox| outbox.push_answer(message))
+    }
+
+    /// Until the client claims it, which has to be soon.
+    pub(super) fn keep(&mut self, handle: &Handle, id: ConnectionId, allocation: AllocationId, stream: TcpStream) {
+        let link = PeerLink { allocation, waiting: Some(stream), ended: Rc::new(Notify::new()) };
+        self.links.insert(id, link);
+        tokio::task::spawn_local(peers::expire(Rc::clone(handle), id));
+    }
+
+    pub(super) fn claim(&mut self, id: ConnectionId) -> Option<(TcpStream, Rc<Notify>)> {
+        let link = self.links.get_mut(&id)?;
+        Some((link.waiting.take()?, Rc::clone(&link.ended)))
+    }
+
+    pub(super) fn unlink(&mut self, id: ConnectionId) {
+        self.links.remove(&id);
+        self.server.close_connection(id);
+    }
+
+    pub(super) fn bytes_per_s(&self) -> u64 {
+        self.server.settings().limits.allocation_bytes_per_s
+    }
+
+    fn accept_peers(&mut self, handle: &Handle, id: AllocationId, family: Family, listener: TcpListener) {
+        let reader = tokio::task::spawn_local(peers::accept(Rc::clone(handle), id, listener)).abort_handle();
+        self.relays.insert(relays::token_of(id, family), RelaySocket { socket: None, reader });
     }
 
     fn listen(
@@ -130,7 +175,7 @@ impl Exchange {
     ) -> io::Result<()> {
         let socket = Rc::new(UdpSocket::from_std(socket)?);
         let reader = tokio::task::spawn_local(hear(Rc::clone(handle), id, Rc::clone(&socket))).abort_handle();
-        self.relays.insert(relays::token_of(id, family), RelaySocket { socket, reader });
+        self.relays.insert(relays::token_of(id, family), RelaySocket { socket: Some(socket), reader });
         Ok(())
     }
 
@@ -156,37 +201,61 @@ impl Exchange {
     }
 }
 
-/// One message of a client.
-pub(super) fn handle_message(exchange: &Handle, now: Instant, client: Client, message: &[u8]) -> Result<(), Unread> {
+/// One message of a client. Gives the connection with a peer that this one is joined to from now on, if any.
+pub(super) fn handle_message(
+    exchange: &Handle,
+    now: Instant,
+    client: Client,
+    message: &[u8],
+) -> Result<Option<ConnectionId>, Unread> {
     let mut borrowed = exchange.borrow_mut();
     let this = &mut *borrowed;
     let mut out = [0; ANSWER_BYTES_MAX];
     let mut action = this.server.handle_client(now, client, message, &mut out);
-    let mut sockets = Vec::new();
+    let (mut sockets, mut listeners, mut joined) = (Vec::new(), Vec::new(), None);
     while let Action::Bind(pending) = action {
-        (action, sockets) = bind_pending(&mut this.server, now, pending, &mut out);
+        if pending.is_tcp() {
+            let bound = peers::listen(pending.addresses());
+            action = this.server.complete(now, pending, bound.is_ok(), &mut out);
+            listeners = bound.unwrap_or_default();
+        } else {
+            (action, sockets) = bind_pending(&mut this.server, now, pending, &mut out);
+        }
     }
     let answer = match action {
         Action::ToPeer { allocation, family, peer, payload } => {
-            if let Some(relay) = this.relays.get(&relays::token_of(allocation, family)) {
-                this.counters.count_send(&relay.socket.try_send_to(&message[payload], peer));
+            if let Some(relay) = this.relays.get(&relays::token_of(allocation, family))
+                && let Some(socket) = &relay.socket
+            {
+                this.counters.count_send(&socket.try_send_to(&message[payload], peer));
             }
             0
         }
         Action::Nothing | Action::Bind(_) => 0,
         Action::Answer(len) => len,
+        Action::Connect(pending) => {
+            tokio::task::spawn_local(peers::open(Rc::clone(exchange), pending));
+            0
+        }
+        Action::Join { connection, answer } => {
+            joined = Some(connection);
+            answer
+        }
         Action::Created { allocation, answer } => {
             for (family, socket) in sockets {
                 if let Err(error) = this.listen(exchange, allocation, family, socket) {
                     tracing::warn!(%error, "Relay socket cannot be polled, its peers stay unheard");
                 }
             }
+            for (family, listener) in listeners {
+                this.accept_peers(exchange, allocation, family, listener);
+            }
             answer
         }
     };
     this.close_sockets();
-    let fits = answer == 0 || this.outbox(&client).is_some_and(|outbox| outbox.push_answer(&out[..answer]));
-    if fits { Ok(()) } else { Err(Unread) }
+    let fits = answer == 0 || this.answer(&client, &out[..answer]);
+    if fits { Ok(joined) } else { Err(Unread) }
 }
 
 /// Reads one relay socket until its allocation ends.

@@ -5,6 +5,7 @@
 mod connection;
 mod exchange;
 mod outbox;
+mod peers;
 mod places;
 mod proxy;
 mod rewound;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use relay_core::{
-    ANSWER_BYTES_MAX, Action, AddressRange, AllocationId, Client, Credentials, Family, HEADROOM_BYTES, Hash, Link,
-    Policy, RelayAddress, Server, Settings, Shared, TAILROOM_BYTES,
+    ANSWER_BYTES_MAX, Action, AddressRange, AllocationId, Client, ConnectionId, Credentials, Family, HEADROOM_BYTES,
+    Hash, Link, PendingConnect, Policy, RelayAddress, Server, Settings, Shared, TAILROOM_BYTES,
 };
 use stun::{AttributeType, Class, IntegrityKey, Message, Method, TransactionId, Writer};
 
@@ -38,6 +38,8 @@ pub struct Got {
     pub answer: Vec<u8>,
     pub created: Option<AllocationId>,
     pub to_peer: Option<(Family, SocketAddr, Vec<u8>)>,
+    pub connect: Option<Box<PendingConnect>>,
+    pub joined: Option<ConnectionId>,
 }
 
 pub fn credentials() -> Credentials {
@@ -116,6 +118,11 @@ impl World {
         }
         match action {
             Action::Nothing | Action::Bind(_) => {}
+            Action::Connect(pending) => got.connect = Some(pending),
+            Action::Join { connection, answer } => {
+                got.joined = Some(connection);
+                got.answer = out[..answer].to_vec();
+            }
             Action::Answer(len) => got.answer = out[..len].to_vec(),
             Action::Created { allocation, answer } => {
                 got.created = Some(allocation);
