@@ -80,6 +80,9 @@ pub struct Args {
     /// Take the datagrams of one sender from the kernel one by one, not as runs (UDP_GRO)
     #[arg(long)]
     pub no_gro: bool,
+    /// Take no media over TCP: without it, clients whose network lets no UDP out cannot join
+    #[arg(long)]
+    pub no_ice_tcp: bool,
     /// text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log: Option<LogFormat>,

@@ -55,6 +55,7 @@ struct Settings {
     socket_buffer_bytes: usize,
     hold_ms: u8,
     no_gro: bool,
+    no_ice_tcp: bool,
     log: LogFormat,
     log_filter: String,
 }
@@ -83,6 +84,7 @@ impl Default for Settings {
             socket_buffer_bytes: 4 * 1024 * 1024,
             hold_ms: 0,
             no_gro: false,
+            no_ice_tcp: false,
             log: LogFormat::Text,
             log_filter: "info".to_owned(),
         }
@@ -111,6 +113,7 @@ pub struct Config {
     pub(crate) program_slots: u8,
     pub(crate) socket_buffer_bytes: usize,
     pub(crate) gro: bool,
+    pub(crate) ice_tcp: bool,
     pub(crate) tuning: Tuning,
     pub(crate) log: LogFormat,
     pub(crate) log_filter: String,
@@ -172,6 +175,7 @@ impl Config {
             program_slots: within("program_slots", settings.program_slots, 0..=PROGRAM_SLOTS_MAX)?,
             socket_buffer_bytes: within("socket_buffer_bytes", settings.socket_buffer_bytes, SOCKET_BUFFER_BYTES)?,
             gro: !settings.no_gro,
+            ice_tcp: !settings.no_ice_tcp,
             tuning: Tuning {
                 hold: Duration::from_millis(within("hold_ms", settings.hold_ms, 0..=HOLD_MS_MAX)?.into()),
             },
@@ -307,6 +311,7 @@ mod tests {
             socket_buffer_bytes: Some(1 << 20),
             hold_ms: Some(3),
             no_gro: true,
+            no_ice_tcp: true,
             log: Some(LogFormat::Json),
             log_filter: Some("debug".to_owned()),
             ..Args::default()
@@ -315,7 +320,7 @@ mod tests {
         assert_eq!((config.port, config.shards, config.peers_max, config.room_peers_max), (50_000, 2, 10, 5));
         assert_eq!(config.control_token.expose(), TOKEN);
         assert_eq!(config.announce[0].host(), Some("127.0.0.1"));
-        assert_eq!((config.tuning.hold, config.gro), (Duration::from_millis(3), false));
+        assert_eq!((config.tuning.hold, config.gro, config.ice_tcp), (Duration::from_millis(3), false, false));
         assert_eq!(config.log, LogFormat::Json);
     }
 

@@ -58,6 +58,7 @@ pub(crate) struct Facts {
     pub(crate) node: String,
     pub(crate) version: &'static str,
     pub(crate) advertise: Vec<IpAddr>,
+    pub(crate) ice_tcp: bool,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) media: Vec<MediaAddress>,
     /// As signalling dials it.

@@ -4,6 +4,7 @@
 //!
 //! [`run`] is the whole process, [`start`] the same without settings layers, log set-up and signals.
 
+mod accept;
 mod advertise;
 mod announce;
 mod args;

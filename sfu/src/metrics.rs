@@ -10,6 +10,7 @@
 //! | `sfu_control_links` | | open control links |
 //! | `sfu_control_requests_total` | `result` | requests of signalling, `ok` or the code of the refusal |
 //! | `sfu_announcements_total` | `result` | heartbeats to signalling, `ok` or `failed` |
+//! | `sfu_tcp_refused_total` | | connections to media ports beyond those allowed, of one source or in all |
 //! | `sfu_draining` | | 1 while joins are refused |
 
 mod kernel;
@@ -27,6 +28,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use sfu_core::{Counters, DropReason, GoneReason};
 
+use crate::shard::StreamCounters;
 use crate::translate::gone_reason;
 
 /// What a shard publishes.
@@ -37,6 +39,8 @@ pub(crate) struct Reading<'a> {
     pub(crate) peers: usize,
     pub(crate) rooms: usize,
     pub(crate) handshakes: usize,
+    /// Open connections, and what became of all.
+    pub(crate) streams: (usize, &'a StreamCounters),
 }
 
 /// What the thread around the core counts.
@@ -98,7 +102,7 @@ const fn gauge(name: &'static str, help: &'static str, read: fn(&Reading<'_>) ->
 
 /// Named, because the type of [`Published`] cannot ask the table for its length: with optimisation on, the compiler
 /// then goes round in a circle through the functions inside.
-const SERIES_COUNT: usize = 27;
+const SERIES_COUNT: usize = 34;
 
 const SERIES: [Series; SERIES_COUNT] = [
     gauge("peers", "Peers placed", |r| r.peers as u64),
@@ -141,6 +145,23 @@ const SERIES: [Series; SERIES_COUNT] = [
     counter("output_overflows", "Datagrams not sent because the output of one turn was full", |r| {
         r.core.dropped(DropReason::TransmitsFull)
     }),
+    gauge("tcp_connections", "Open TCP connections of peers and of strangers", |r| r.streams.0 as u64),
+    counter("tcp_accepted", "TCP connections taken over by the shard", |r| r.streams.1.accepted),
+    counter("tcp_strangers", "TCP connections closed because no check authenticated in time", |r| {
+        r.streams.1.strangers
+    }),
+    counter(
+        "tcp_broken",
+        "TCP connections ended by the peer, the network, or what the peer sent or did not read",
+        |r| r.streams.1.broken,
+    ),
+    counter("tcp_frames_received", "Datagrams received over TCP", |r| r.streams.1.frames_received),
+    counter("tcp_frames_sent", "Datagrams queued for TCP connections", |r| r.streams.1.frames_sent),
+    counter(
+        "tcp_frames_dropped",
+        "Of those, media not taken in time, and what was for a connection that is gone",
+        |r| r.streams.1.frames_dropped,
+    ),
     counter("socket_receive_calls", "recvmmsg calls", |r| r.shell.receive_calls),
     counter("socket_receive_errors", "recvmmsg calls that failed", |r| r.shell.receive_errors),
     counter("socket_receive_truncated", "Datagrams longer than any that we take", |r| r.shell.receive_truncated),
@@ -196,6 +217,7 @@ pub(crate) struct ControlMeters {
     pub(crate) requests: Family<[(&'static str, String); 1], Counter>,
     pub(crate) announcements: Family<[(&'static str, &'static str); 1], Counter>,
     pub(crate) draining: Gauge,
+    pub(crate) tcp_refused: Counter,
 }
 
 impl ControlMeters {
@@ -214,6 +236,8 @@ pub(crate) fn registry(shards: Vec<(SocketAddr, Arc<Published>)>, control: &Cont
     registry.register("control_links", "Open control links", control.links.clone());
     registry.register("control_requests", "Requests of signalling by result", control.requests.clone());
     registry.register("announcements", "Heartbeats to signalling by result", control.announcements.clone());
+    let refused = "TCP connections to media ports refused: too many, of one source or in all";
+    registry.register("tcp_refused", refused, control.tcp_refused.clone());
     registry.register("draining", "1 while joins are refused", control.draining.clone());
     registry.register_collector(Box::new(Shards(shards)));
     registry
@@ -297,7 +321,14 @@ mod tests {
         shell.count_gone(GoneReason::DtlsFailed);
         shell.count_gone(GoneReason::Left);
         let core = Counters::default();
-        shards[1].publish(&Reading { core: &core, shell: &shell, peers: 3, rooms: 2, handshakes: 0 });
+        shards[1].publish(&Reading {
+            core: &core,
+            shell: &shell,
+            peers: 3,
+            rooms: 2,
+            handshakes: 0,
+            streams: (0, &StreamCounters::default()),
+        });
         assert!((shards[1].busy() - 0.25).abs() < 1e-6);
         let text = scrape(shards.map(|shard| (nowhere, shard)).to_vec());
         for line in [

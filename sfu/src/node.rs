@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::accept;
 use crate::advertise::receives;
 use crate::announce::announce;
 use crate::config::Config;
@@ -54,7 +55,8 @@ pub struct Node {
 
 /// Starts a node. Must be called inside a tokio runtime.
 pub async fn start(config: Config) -> Result<Node, StartError> {
-    let (listen, bound) = bind_media(&config)?;
+    let (listen, ports) = bind_media(&config)?;
+    let (bound, listeners): (Vec<_>, Vec<_>) = ports.into_iter().unzip();
     let control_listener = bind_tcp("control", config.control).await?;
     let admin_listener = bind_tcp("admin", config.admin).await?;
     let control_addr = local(&control_listener, "control", config.control)?;
@@ -70,6 +72,7 @@ pub async fn start(config: Config) -> Result<Node, StartError> {
     }
     let published: Vec<_> = shards.iter().map(|shard| Arc::clone(&shard.published)).collect();
     let sockets = shards.iter().map(|shard| (shard.local_addr, Arc::clone(&shard.published))).collect();
+    let doors: Vec<_> = shards.iter().map(shard::ShardHandle::door).collect();
     let (gauges, meters) = (Arc::new(Gauges::default()), ControlMeters::default());
     let status = Arc::new(Status { facts: Arc::clone(&facts), gauges: Arc::clone(&gauges), shards: published });
     let readiness = Readiness::new(&[READY_SHARDS, READY_DRAINING]);
@@ -82,6 +85,11 @@ pub async fn start(config: Config) -> Result<Node, StartError> {
     let hub =
         Hub::new(Arc::clone(&facts), gauges, meters.clone(), readiness, (shards, config.peers_max), tell_failed);
     tasks.spawn(hub.run(waiting, reported));
+    for (listener, door) in listeners.into_iter().zip(doors) {
+        if let Some(listener) = listener {
+            tasks.spawn(accept::accept(listener, door, meters.tcp_refused.clone()));
+        }
+    }
     let token = Arc::new(config.control_token.clone());
     for target in config.announce {
         tasks.spawn(announce(target, Arc::clone(&token), Arc::clone(&status), meters.clone()));
@@ -147,7 +155,7 @@ impl Node {
     }
 }
 
-fn bind_media(config: &Config) -> Result<(IpAddr, Vec<Bound>), StartError> {
+fn bind_media(config: &Config) -> Result<(IpAddr, Vec<Ports>), StartError> {
     match config.listen {
         Some(listen) => Ok((listen, bind_shards(config, listen)?)),
         None => {
@@ -168,15 +176,37 @@ fn is_port_taken(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
 }
 
-fn bind_shards(config: &Config, listen: IpAddr) -> Result<Vec<Bound>, StartError> {
-    let bind = |index: u16| {
-        // Settings are checked: the last port is a port. 0 stays 0 for every shard.
-        let port = if config.port == 0 { 0 } else { config.port + index };
-        let failed = |source| StartError::Media { address: SocketAddr::new(listen, port), source };
-        shard::bind(listen, port, (config.socket_buffer_bytes, config.gro)).map_err(failed)
-    };
-    (0..config.shards).map(bind).collect()
+fn bind_shards(config: &Config, listen: IpAddr) -> Result<Vec<Ports>, StartError> {
+    // Settings are checked: the last port is a port. 0 stays 0 for every shard.
+    let port = |index: u16| if config.port == 0 { 0 } else { config.port + index };
+    (0..config.shards).map(|index| bind_shard(config, SocketAddr::new(listen, port(index)))).collect()
 }
+
+/// Both transports have the same port. One that the OS chooses for UDP may be taken for TCP.
+fn bind_shard(config: &Config, address: SocketAddr) -> Result<Ports, StartError> {
+    let mut tries_left = PORT_TRIES_MAX;
+    loop {
+        let media = |source| StartError::Media { address, source };
+        let sizes = (config.socket_buffer_bytes, config.gro);
+        let bound = shard::bind(address.ip(), address.port(), sizes).map_err(media)?;
+        if !config.ice_tcp {
+            return Ok((bound, None));
+        }
+        tries_left -= 1;
+        match accept::listen(bound.local_addr) {
+            Ok(listener) => return Ok((bound, Some(listener))),
+            Err(error) if is_port_taken(&error) && address.port() == 0 && tries_left > 0 => {}
+            Err(source) => {
+                return Err(StartError::Tcp { what: "ICE-TCP", address: bound.local_addr, source });
+            }
+        }
+    }
+}
+
+/// A shard's UDP socket, and its TCP listener unless that is switched off.
+type Ports = (Bound, Option<TcpListener>);
+
+const PORT_TRIES_MAX: usize = 16;
 
 async fn bind_tcp(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Tcp { what, address, source })
@@ -201,6 +231,7 @@ fn facts(config: &Config, listen: IpAddr, bound: &[Bound], control: SocketAddr) 
         media: media.collect(),
         control_url: config.control_url.clone().unwrap_or_else(|| format!("ws://{reachable}/v1/control")),
         advertise,
+        ice_tcp: config.ice_tcp,
     })
 }
 

@@ -3,6 +3,8 @@
 //! only tries. It does not know rooms or peers by name.
 
 mod handshakes;
+mod stream;
+mod streams;
 mod turn;
 
 use std::io;
@@ -16,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use udp::{Options, Socket, Waker};
 
 use crate::metrics::Published;
+pub(crate) use streams::{Accepted, StreamCounters};
 use turn::Shard;
 
 /// Commands that may wait for a shard: one join is one command, and a shard takes 16 a turn.
@@ -44,6 +47,8 @@ enum Order {
         command: Command,
         reply: oneshot::Sender<Result<Reply, CommandError>>,
     },
+    /// A connection to the shard's TCP port.
+    Connection(Box<Accepted>),
     Stop,
     /// Makes the core fail, as a defect in it would.
     #[cfg(test)]
@@ -169,7 +174,27 @@ fn run(mut shard: Shard) -> Result<(), String> {
     }
 }
 
+/// Where accepted connections are handed over.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    orders: SyncSender<Order>,
+    waker: Waker,
+}
+
+impl Door {
+    /// `false` when the shard is too busy to take it, or is gone.
+    pub(crate) fn hand_over(&self, accepted: Accepted) -> bool {
+        let is_taken = self.orders.try_send(Order::Connection(Box::new(accepted))).is_ok();
+        self.waker.wake();
+        is_taken
+    }
+}
+
 impl ShardHandle {
+    pub(crate) fn door(&self) -> Door {
+        Door { orders: self.orders.clone(), waker: self.waker.clone() }
+    }
+
     /// Carries out one command; the inner result is the core's.
     pub(crate) async fn call(&self, command: Command) -> Result<Result<Reply, CommandError>, ShardError> {
         let (reply, answer) = oneshot::channel();

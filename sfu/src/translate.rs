@@ -96,8 +96,11 @@ pub(crate) fn slot_from_core(slot: &core::SlotInfo) -> sfu_control::SlotInfo {
     }
 }
 
-pub(crate) fn candidates(addresses: &[std::net::IpAddr], port: u16) -> Vec<Candidate> {
-    addresses.iter().map(|address| Candidate { address: *address, port, protocol: Protocol::Udp }).collect()
+/// TCP after UDP: it is for those who have nothing else.
+pub(crate) fn candidates(addresses: &[std::net::IpAddr], port: u16, tcp: bool) -> Vec<Candidate> {
+    let protocols = if tcp { &[Protocol::Udp, Protocol::Tcp][..] } else { &[Protocol::Udp] };
+    let of = |protocol| addresses.iter().map(move |address| Candidate { address: *address, port, protocol });
+    protocols.iter().flat_map(|protocol| of(*protocol)).collect()
 }
 
 pub(crate) fn gone_reason(reason: core::GoneReason) -> &'static str {
@@ -248,8 +251,16 @@ mod tests {
     #[test]
     fn candidates_keep_the_order_of_the_addresses() {
         let addresses = ["2001:db8::1".parse().unwrap(), "192.0.2.1".parse().unwrap()];
-        let made = candidates(&addresses, 40_001);
+        let made = candidates(&addresses, 40_001, false);
         assert_eq!(made.iter().map(|candidate| candidate.address).collect::<Vec<_>>(), addresses);
         assert!(made.iter().all(|candidate| candidate.port == 40_001 && candidate.protocol == Protocol::Udp));
+    }
+
+    #[test]
+    fn tcp_comes_after_udp_on_the_same_port() {
+        let made = candidates(&["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()], 40_001, true);
+        let protocols: Vec<_> = made.iter().map(|candidate| candidate.protocol).collect();
+        assert_eq!(protocols, [Protocol::Udp, Protocol::Udp, Protocol::Tcp, Protocol::Tcp]);
+        assert!(made.iter().all(|candidate| candidate.port == 40_001));
     }
 }

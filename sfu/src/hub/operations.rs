@@ -122,7 +122,7 @@ impl Hub {
     }
 
     fn candidates(&self, shard: usize) -> Vec<sfu_control::Candidate> {
-        translate::candidates(&self.facts.advertise, self.shards[shard].local_addr.port())
+        translate::candidates(&self.facts.advertise, self.shards[shard].local_addr.port(), self.facts.ice_tcp)
     }
 
     async fn ask(&self, shard: usize, command: Command) -> Result<Reply, ControlError> {

@@ -30,6 +30,7 @@ fn bench() -> Bench {
         node: "n".to_owned(),
         version: "0",
         advertise: vec!["127.0.0.1".parse().unwrap()],
+        ice_tcp: false,
         fingerprint: identity.fingerprint,
         media: vec![],
         control_url: String::new(),

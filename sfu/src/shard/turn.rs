@@ -1,7 +1,7 @@
 //! The loop of a shard. One turn does, in this order and each within a bound:
 //!
 //! 1. hands what waits for sending to the kernel, unless it may still be held for others to the same listener,
-//! 2. takes one batch of datagrams through the core,
+//! 2. takes one batch of datagrams through the core, and one read of each TCP connection that has something,
 //! 3. lets the core act on its deadlines,
 //! 4. carries out some commands,
 //! 5. exchanges work with the thread that does its handshakes,
@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
-use sfu_core::{DropReason, Event, Node, NodeConfig, NodeError, Path};
+use sfu_core::{DropReason, Event, Node, NodeConfig, NodeError, Path, Transport};
 use tokio::sync::mpsc;
-use udp::{Poller, RecvBatch, SendBatch, Socket, Transmit, Waker};
+use udp::{Poller, Ready, RecvBatch, SendBatch, Socket, Transmit, Waker};
 
 use super::handshakes::Handshakes;
+use super::streams::Streams;
 use super::{News, Order, Report, StartError, Tuning};
 use crate::metrics::{Published, Reading, ShellCounters};
 
@@ -56,6 +57,9 @@ pub(super) struct Shard {
     received: RecvBatch,
     sending: SendBatch,
     handshakes: Handshakes,
+    streams: Streams,
+    /// What the poller found last.
+    ready: Ready,
     orders: Receiver<Order>,
     reports: mpsc::Sender<Report>,
     counters: ShellCounters,
@@ -92,6 +96,8 @@ impl Shard {
         Ok(Self {
             index,
             handshakes,
+            streams: Streams::new(now),
+            ready: Ready::default(),
             node: Node::new(config.clone(), now)?,
             config,
             socket,
@@ -129,6 +135,7 @@ impl Shard {
             now = Instant::now();
             self.pace.waited += now - before;
             is_readable = ready.contains(SOCKET_TOKEN);
+            self.ready = ready;
         }
     }
 
@@ -139,6 +146,7 @@ impl Shard {
         self.config.seed = rand::random();
         self.config.wall_clock_at_start = SystemTime::now();
         self.node = Node::new(self.config.clone(), Instant::now())?;
+        self.streams.clear();
         self.counters.restarts += 1;
         self.events_lost = 0;
         self.news = Some(News::Restarted);
@@ -150,12 +158,14 @@ impl Shard {
         self.counters.turns += 1;
         self.send_what_is_due(now);
         let batch_was_full = is_readable && self.receive(now);
+        self.streams.serve(now, &self.ready, (&self.poller, &mut self.node));
         if self.node.poll_timeout().is_some_and(|deadline| deadline <= now) {
             self.node.handle_timeout(now);
         }
         let (orders_left, stop) = self.carry_out(now);
         self.handshakes.exchange(&mut self.node, now);
         self.send_what_is_due(now);
+        self.streams.flush(&self.poller, &mut self.node);
         self.pass_events();
         self.publish(now, stop);
         (batch_was_full || orders_left, stop)
@@ -174,7 +184,7 @@ impl Shard {
                 self.node.handle_datagram(now, path, bytes);
             }
             if self.node.transmit_count() >= FLUSH_AT {
-                send(&mut self.node, &mut self.sending, &self.socket, &mut self.counters);
+                send(&mut self.node, (&mut self.sending, &self.socket), &mut self.streams, &mut self.counters);
                 self.held_since = None;
             }
         }
@@ -195,7 +205,7 @@ impl Shard {
 
     fn send(&mut self) {
         self.held_since = None;
-        send(&mut self.node, &mut self.sending, &self.socket, &mut self.counters);
+        send(&mut self.node, (&mut self.sending, &self.socket), &mut self.streams, &mut self.counters);
     }
 
     /// Whether some may be left, and whether to end.
@@ -205,6 +215,9 @@ impl Shard {
                 Ok(Order::Command { command, reply }) => {
                     // Who asked may have given up.
                     let _ = reply.send(self.node.handle_command(now, command));
+                }
+                Ok(Order::Connection(accepted)) => {
+                    self.streams.accept(now, *accepted, (&self.poller, &mut self.node));
                 }
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => {
                     self.send();
@@ -257,6 +270,7 @@ impl Shard {
             peers: self.node.peer_count(),
             rooms: self.node.room_count(),
             handshakes: self.node.sizes().handshakes,
+            streams: (self.streams.len(), self.streams.counters()),
         });
     }
 
@@ -269,12 +283,21 @@ impl Shard {
     }
 }
 
-fn send(node: &mut Node, sending: &mut SendBatch, socket: &Socket, counters: &mut ShellCounters) {
+fn send(
+    node: &mut Node,
+    (sending, socket): (&mut SendBatch, &Socket),
+    streams: &mut Streams,
+    counters: &mut ShellCounters,
+) {
     if node.transmit_count() == 0 {
         return;
     }
-    let transmits =
-        node.transmits().map(|out| Transmit { to: out.to.remote, payload: out.payload, segment_size: None });
+    // Those of connections that are gone are counted as long as there are others.
+    if !streams.is_empty() {
+        streams.collect(node.transmits());
+    }
+    let datagrams = node.transmits().filter(|out| out.to.transport == Transport::Udp);
+    let transmits = datagrams.map(|out| Transmit { to: out.to.remote, payload: out.payload, segment_size: None });
     let report = sending.send(socket, transmits);
     counters.send_calls += report.syscalls as u64;
     counters.send_dropped += report.dropped as u64;

@@ -4,6 +4,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "anything else fails the test, also what is added later")]
 
+mod wire;
+
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -16,10 +18,11 @@ use sfu_control::{
     ReplyBody, SlotSpec, TrackKind, TrackSpec,
 };
 use str0m::media::MediaKind;
-use str0m::net::{Protocol, Receive};
+use str0m::net::Receive;
 use str0m::rtp::RtpWrite;
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
 use tokio::sync::mpsc;
+use wire::Wire;
 
 pub(crate) const TOKEN: &str = "a-token-of-the-tests";
 /// Generous: the machine may be busy with other tests. Nothing waits this long when all is well.
@@ -126,13 +129,28 @@ impl Peer {
         (name, ssrc): (&str, u32),
         from: &str,
     ) -> Self {
+        let bind = |_: &Joined| Wire::Udp(UdpSocket::bind(from).unwrap());
+        Self::join_with(control, room, (name, ssrc), bind).await
+    }
+
+    /// The same over a connection to the node's first TCP candidate.
+    pub(crate) async fn join_over_tcp(control: &ControlClient, room: &str, name: &str, ssrc: u32) -> Self {
+        Self::join_with(control, room, (name, ssrc), Wire::connect).await
+    }
+
+    async fn join_with(
+        control: &ControlClient,
+        room: &str,
+        (name, ssrc): (&str, u32),
+        open: impl FnOnce(&Joined) -> Wire,
+    ) -> Self {
         let mut rtc = rtc();
         let join = join_of(&mut rtc, room, name, ssrc);
         let joined = match control.call(Operation::Join(join)).await.unwrap() {
             ReplyBody::Joined(joined) => joined,
             other => panic!("{other:?}"),
         };
-        let socket = UdpSocket::bind(from).unwrap();
+        let socket = open(&joined);
         prepare(&mut rtc, &socket, &joined, ssrc);
         let (hear, heard) = mpsc::channel(HEARD_MAX);
         let stop = Arc::new(AtomicBool::new(false));
@@ -185,13 +203,15 @@ impl Drop for Peer {
     }
 }
 
-fn prepare(rtc: &mut Rtc, socket: &UdpSocket, joined: &Joined, ssrc: u32) {
-    let local = Candidate::host(socket.local_addr().unwrap(), "udp").unwrap();
+fn prepare(rtc: &mut Rtc, socket: &Wire, joined: &Joined, ssrc: u32) {
+    let protocol = socket.protocol();
+    let local = Candidate::host(socket.local_addr(), protocol).unwrap();
     rtc.add_local_candidate(local.clone()).unwrap();
     let family = local.addr().is_ipv4();
-    for candidate in joined.candidates.iter().filter(|candidate| candidate.address.is_ipv4() == family) {
+    let ours = joined.candidates.iter().filter(|candidate| socket.speaks(candidate.protocol));
+    for candidate in ours.filter(|candidate| candidate.address.is_ipv4() == family) {
         let address = SocketAddr::new(candidate.address, candidate.port);
-        rtc.add_remote_candidate(Candidate::host(address, "udp").unwrap());
+        rtc.add_remote_candidate(Candidate::host(address, protocol).unwrap());
     }
     let bytes = joined.fingerprint.value.split(':').map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
     let mut api = rtc.direct_api();
@@ -210,7 +230,7 @@ fn prepare(rtc: &mut Rtc, socket: &UdpSocket, joined: &Joined, ssrc: u32) {
 
 struct Worker {
     rtc: Rtc,
-    socket: UdpSocket,
+    socket: Wire,
     ssrc: u32,
     name: String,
     hear: mpsc::Sender<Heard>,
@@ -219,8 +239,8 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
-        self.socket.set_read_timeout(Some(READ_TIME)).unwrap();
-        let local = self.socket.local_addr().unwrap();
+        self.socket.set_read_timeout(READ_TIME);
+        let (local, protocol) = (self.socket.local_addr(), self.socket.protocol());
         let mut buffer = [0; 2000];
         let (mut said, mut next) = (0_u64, Instant::now());
         while !self.stop.load(Ordering::Relaxed) && self.rtc.is_alive() {
@@ -232,9 +252,9 @@ impl Worker {
                 said += 1;
                 continue;
             }
-            match self.socket.recv_from(&mut buffer) {
+            match self.socket.receive(&mut buffer) {
                 Ok((length, source)) => {
-                    if let Ok(receive) = Receive::new(Protocol::Udp, source, local, &buffer[..length]) {
+                    if let Ok(receive) = Receive::new(protocol, source, local, &buffer[..length]) {
                         self.rtc.handle_input(Input::Receive(Instant::now(), receive)).unwrap();
                     }
                 }
@@ -252,7 +272,7 @@ impl Worker {
             match self.rtc.poll_output().unwrap() {
                 Output::Timeout(_) => return,
                 Output::Transmit(out) => {
-                    let _ = self.socket.send_to(&out.contents, out.destination);
+                    self.socket.send(&out.contents, out.destination);
                 }
                 Output::Event(Event::RtpPacket(packet)) => {
                     // A test that does not listen loses the newest.

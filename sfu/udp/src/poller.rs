@@ -76,6 +76,12 @@ impl Poller {
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Reports the token of a registered descriptor also when it takes more to write, or no longer.
+    pub fn watch_writes(&self, descriptor: &impl AsFd, token: u64, on: bool) -> io::Result<()> {
+        let writes = if on { libc::EPOLLOUT } else { 0 };
+        self.control(libc::EPOLL_CTL_MOD, descriptor, libc::EPOLLIN | writes, token)
+    }
+
     pub fn waker(&self) -> Waker {
         Waker { signal: Arc::clone(&self.signal) }
     }
@@ -110,11 +116,20 @@ impl Poller {
     }
 
     fn register(&self, descriptor: &impl AsFd, token: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
+        self.control(libc::EPOLL_CTL_ADD, descriptor, libc::EPOLLIN, token)
+    }
+
+    fn control(
+        &self,
+        operation: libc::c_int,
+        descriptor: &impl AsFd,
+        events: libc::c_int,
+        token: u64,
+    ) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: token };
         // SAFETY: the event lives through the call.
-        let done = unsafe {
-            libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, descriptor.as_fd().as_raw_fd(), &mut event)
-        };
+        let done =
+            unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, descriptor.as_fd().as_raw_fd(), &mut event) };
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }

@@ -88,3 +88,18 @@ fn a_removed_socket_is_reported_by_its_new_poller_only() {
     assert!(new.wait(Some(PATIENCE)).expect("epoll works").contains(2));
     assert!(old.wait(Some(Duration::ZERO)).expect("epoll works").tokens().is_empty());
 }
+
+#[test]
+fn room_to_write_is_reported_while_it_is_asked_for() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+    let stream = std::net::TcpStream::connect(listener.local_addr().expect("has an address")).expect("connects");
+    let mut poller = Poller::new().expect("epoll works");
+    poller.add(&stream, 5).expect("stream can be watched");
+    let look = |poller: &Poller, on| {
+        poller.watch_writes(&stream, 5, on).expect("interest can be changed");
+    };
+    look(&poller, true);
+    assert_eq!(poller.wait(Some(PATIENCE)).expect("epoll works").tokens(), [5]);
+    look(&poller, false);
+    assert!(poller.wait(Some(Duration::ZERO)).expect("epoll works").tokens().is_empty());
+}
