@@ -50,6 +50,8 @@ pub(crate) struct ShellCounters {
     pub(crate) receive_calls: u64,
     pub(crate) receive_errors: u64,
     pub(crate) receive_truncated: u64,
+    /// Audio that had waited too long in the kernel's queue.
+    pub(crate) receive_late: u64,
     pub(crate) send_calls: u64,
     pub(crate) send_dropped: u64,
     pub(crate) restarts: u64,
@@ -102,7 +104,7 @@ const fn gauge(name: &'static str, help: &'static str, read: fn(&Reading<'_>) ->
 
 /// Named, because the type of [`Published`] cannot ask the table for its length: with optimisation on, the compiler
 /// then goes round in a circle through the functions inside.
-const SERIES_COUNT: usize = 34;
+const SERIES_COUNT: usize = 35;
 
 const SERIES: [Series; SERIES_COUNT] = [
     gauge("peers", "Peers placed", |r| r.peers as u64),
@@ -165,6 +167,11 @@ const SERIES: [Series; SERIES_COUNT] = [
     counter("socket_receive_calls", "recvmmsg calls", |r| r.shell.receive_calls),
     counter("socket_receive_errors", "recvmmsg calls that failed", |r| r.shell.receive_errors),
     counter("socket_receive_truncated", "Datagrams longer than any that we take", |r| r.shell.receive_truncated),
+    counter(
+        "receive_late",
+        "RTP packets dropped because they had waited over 50 ms: the shard has too much to do",
+        |r| r.shell.receive_late,
+    ),
     counter("socket_send_calls", "sendmmsg calls", |r| r.shell.send_calls),
     counter("socket_send_dropped", "Datagrams that the kernel did not take", |r| r.shell.send_dropped),
 ];

@@ -2,6 +2,7 @@
 //! anything but its socket, its next deadline and its waker; commands come and events go over bounded queues that it
 //! only tries. It does not know rooms or peers by name.
 
+mod backlog;
 mod handshakes;
 mod stream;
 mod streams;
@@ -99,6 +100,8 @@ pub(crate) fn bind(listen: IpAddr, port: u16, (buffer_bytes, gro): (usize, bool)
     let buffer = Some(buffer_bytes);
     let options = Options { recv_buffer: buffer, send_buffer: buffer, reuse_port: false, gro };
     let socket = Socket::bind(SocketAddr::new(listen, port), options)?;
+    // Without it a shard that has too much to do lets its queue grow.
+    socket.ask_for_arrival_times()?;
     let local_addr = socket.local_addr()?;
     Ok(Bound { socket, local_addr })
 }

@@ -69,6 +69,8 @@ drop_reasons! {
     StunUnknownUser = "stun_unknown_user",
     /// MESSAGE-INTEGRITY missing or wrong.
     StunUnauthenticated = "stun_unauthenticated",
+    /// Not looked at: too many checks from new addresses have failed.
+    StunFlood = "stun_flood",
     /// Authenticated, but refused with an error answer.
     StunRefused = "stun_refused",
     /// A binding indication, a response, another method.

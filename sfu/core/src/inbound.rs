@@ -8,7 +8,7 @@ use srtp::{OpenError, RtpHeader};
 use stun::{Class, Message, Method};
 
 use crate::{
-    Counters, DropReason, GoneReason, Path,
+    Counters, DropReason, GoneReason, Limits, Path,
     assign::Release,
     events::{Events, Queued},
     ice::{ANSWER_BYTES_MAX, Check, Ufrag, answer},
@@ -155,7 +155,17 @@ impl Node {
         if self.belongs_to_another(now, path, key) {
             return Err(DropReason::StunRefused);
         }
-        let (check, integrity) = self.peers[key].ice.check(&request)?;
+        if !self.addresses.contains_key(&path) && !self.may_be_looked_at(now, key) {
+            return Err(DropReason::StunFlood);
+        }
+        let (check, integrity) = match self.peers[key].ice.check(&request) {
+            Ok(checked) => checked,
+            Err(reason) => {
+                self.failed_checks.take(now, self.limits.failed_checks_per_second);
+                self.peers[key].failed_checks.take(now, self.limits.failed_checks_of_peer_per_second);
+                return Err(reason);
+            }
+        };
         let place = self.outbox.reserve(ANSWER_BYTES_MAX).ok_or(DropReason::TransmitsFull)?;
         let written = answer(place, &request, check, path.remote, integrity);
         let len = written.map_err(|_| DropReason::StunRefused)?;
@@ -164,6 +174,14 @@ impl Node {
         self.counters.stun_answered += 1;
         self.validate(now, key, path, (nominates, current));
         Ok(())
+    }
+
+    /// A check from a new address is worth its hash only while few of them fail, in all and for the peer that it names:
+    /// whoever has overheard a username could otherwise keep a shard busy. What is proven already is not concerned.
+    fn may_be_looked_at(&self, now: Instant, key: usize) -> bool {
+        let Limits { failed_checks_per_second, failed_checks_of_peer_per_second, .. } = self.limits;
+        self.failed_checks.has(now, failed_checks_per_second)
+            && self.peers[key].failed_checks.has(now, failed_checks_of_peer_per_second)
     }
 
     fn belongs_to_another(&self, now: Instant, path: Path, key: usize) -> bool {

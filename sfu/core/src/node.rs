@@ -26,7 +26,7 @@ use crate::{
     report::{Hearing, Reporter},
     room::Room,
     timers::{Alarm, Timers},
-    track::Track,
+    track::{Allowance, Track},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +94,7 @@ pub struct Node {
     pub(crate) timers: Timers,
     pub(crate) events: Events,
     pub(crate) counters: Counters,
+    pub(crate) failed_checks: Allowance,
 }
 
 impl Node {
@@ -118,6 +119,7 @@ impl Node {
             timers: Timers::default(),
             events: Events::new(limits.events),
             counters: Counters::default(),
+            failed_checks: Allowance::default(),
             limits,
         })
     }
@@ -252,6 +254,7 @@ impl Node {
             id: join.peer,
             room: room_key,
             ice,
+            failed_checks: Allowance::default(),
             role: join.dtls_role,
             fingerprint: join.fingerprint.clone(),
             secure: Secure::default(),

@@ -16,7 +16,7 @@ use crate::{
     hello::{self, Hello},
     ice::Agent,
     report::Hearing,
-    track::Track,
+    track::{Allowance, Track},
 };
 
 pub(crate) struct Peer {
@@ -24,6 +24,7 @@ pub(crate) struct Peer {
     /// Key of the room in the node's table.
     pub(crate) room: usize,
     pub(crate) ice: Agent,
+    pub(crate) failed_checks: Allowance,
     pub(crate) role: DtlsRole,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) secure: Secure,

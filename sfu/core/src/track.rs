@@ -171,13 +171,22 @@ pub(crate) struct Allowance {
 
 impl Allowance {
     pub(crate) fn take(&mut self, now: Instant, per_second: u32) -> bool {
-        let cost = Duration::from_secs(1) / per_second.max(1);
-        let spent = self.spent_until.map_or(now, |at| at.max(now)) + cost;
+        let spent = self.after_one_more(now, per_second);
         if spent > now + ALLOWANCE_DEPTH {
             return false;
         }
         self.spent_until = Some(spent);
         true
+    }
+
+    /// Whether [`Allowance::take`] would take one.
+    pub(crate) fn has(&self, now: Instant, per_second: u32) -> bool {
+        self.after_one_more(now, per_second) <= now + ALLOWANCE_DEPTH
+    }
+
+    fn after_one_more(&self, now: Instant, per_second: u32) -> Instant {
+        let cost = Duration::from_secs(1) / per_second.max(1);
+        self.spent_until.map_or(now, |at| at.max(now)) + cost
     }
 }
 

@@ -41,6 +41,10 @@ impl Hub {
             PlaceError::PeerExists => translate::command_error(sfu_core::CommandError::PeerExists),
             PlaceError::NodeFull => translate::command_error(sfu_core::CommandError::NodeFull),
         })?;
+        if let Some(refusal) = shed(self.shards[place.shard].published.busy()) {
+            self.placement.remove(place.peer);
+            return Err(refusal);
+        }
         let admitted = self.admit(&join, place).await;
         if admitted.is_err() {
             self.placement.remove(place.peer);
@@ -133,6 +137,21 @@ impl Hub {
     }
 }
 
+/// Above this part of a core a shard takes nobody new, so that those it has keep all of their audio: what is left is for
+/// bursts. Placement looks for a shard with more room first.
+const SHED_AT: f32 = 0.85;
+/// The load that a shard shows is that of the last second; calls end at any time.
+const SHED_RETRY_S: u32 = 2;
+
+fn shed(busy: f32) -> Option<ControlError> {
+    let refusal = || {
+        let message = format!("node is at its limit: {:.0} % of a core", busy * 100.0);
+        let refusal = refuse("overloaded", message, "try again soon, or place the room on another node");
+        ControlError { retry_after_s: Some(SHED_RETRY_S), ..refusal }
+    };
+    (busy >= SHED_AT).then(refusal)
+}
+
 const NO_SUCH_PEER: &str = "no_such_peer";
 
 fn overloaded(error: ShardError) -> ControlError {
@@ -142,4 +161,17 @@ fn overloaded(error: ShardError) -> ControlError {
 
 fn unexpected() -> ControlError {
     refuse("internal", "shard gave an answer of another kind", "this is a defect of the node: report it with its log")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joins_are_refused_above_the_limit_with_a_time_to_come_again() {
+        assert_eq!(shed(0.84), None);
+        let refusal = shed(0.9).unwrap();
+        assert_eq!((refusal.code.as_str(), refusal.retry_after_s), ("overloaded", Some(SHED_RETRY_S)));
+        assert_eq!(refusal.message, "node is at its limit: 90 % of a core");
+    }
 }

@@ -218,3 +218,31 @@ async fn who_has_left_may_come_again_under_the_same_name_at_once() {
     }
     assert_eq!(bench.peers().len(), 1);
 }
+
+/// The shard overwrites what is shown for it some times a second, so the test may have to show it again.
+#[tokio::test]
+async fn a_shard_with_too_much_to_do_gets_nobody_new_and_keeps_whom_it_has() {
+    let mut bench = bench();
+    let mut messages = bench.link(1, 8_192).await;
+    bench.join(1, "early").await;
+    let published = Arc::clone(&bench.hub.shards[0].published);
+    let refused = loop {
+        let shell = crate::metrics::ShellCounters { busy_ppm: 900_000, ..Default::default() };
+        let (core, streams) = (sfu_core::Counters::default(), shard::StreamCounters::default());
+        let (shell, core, streams) = (&shell, &core, (0, &streams));
+        published.publish(&crate::metrics::Reading { core, shell, peers: 1, rooms: 1, handshakes: 0, streams });
+        bench.join(1, "late").await;
+        let answers = std::iter::from_fn(|| Some(serde_json::from_str(&messages.try_recv().ok()?).unwrap()));
+        let refusal = |message| match message {
+            NodeMessage::Reply { result: ReplyResult::Error(error), .. } => Some(error),
+            NodeMessage::Hello { .. } | NodeMessage::Reply { .. } | NodeMessage::Event { .. } => None,
+        };
+        match answers.filter_map(refusal).next() {
+            Some(error) => break error,
+            None => bench.request(1, 2, Operation::Leave { peer: "late".to_owned() }).await,
+        }
+    };
+    assert_eq!((refused.code.as_str(), refused.retry_after_s), ("overloaded", Some(2)));
+    let names: Vec<_> = bench.peers().into_iter().map(|peer| peer.peer).collect();
+    assert_eq!(names, ["early"]);
+}

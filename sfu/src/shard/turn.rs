@@ -19,6 +19,7 @@ use sfu_core::{DropReason, Event, Node, NodeConfig, NodeError, Path, Transport};
 use tokio::sync::mpsc;
 use udp::{Poller, Ready, RecvBatch, SendBatch, Socket, Transmit, Waker};
 
+use super::backlog::Backlog;
 use super::handshakes::Handshakes;
 use super::streams::Streams;
 use super::{News, Order, Report, StartError, Tuning};
@@ -56,6 +57,7 @@ pub(super) struct Shard {
     poller: Poller,
     received: RecvBatch,
     sending: SendBatch,
+    backlog: Backlog,
     handshakes: Handshakes,
     streams: Streams,
     /// What the poller found last.
@@ -104,6 +106,7 @@ impl Shard {
             poller,
             received: RecvBatch::new(RECEIVE_BATCH, if gro { RUN_BYTES_MAX } else { DATAGRAM_BYTES_MAX }),
             sending: SendBatch::new(SEND_BATCH),
+            backlog: Backlog::new(now),
             orders,
             reports,
             counters: ShellCounters::default(),
@@ -178,15 +181,27 @@ impl Shard {
             self.counters.receive_errors += 1;
             return false;
         };
+        let (received_at, mut now, mut newest) = (now, now, None);
         for datagram in self.received.iter_mut() {
             let path = Path::udp(datagram.remote);
+            newest = datagram.arrived;
+            let is_late = self.backlog.is_late(newest, now);
             for bytes in datagram.into_segments() {
-                self.node.handle_datagram(now, path, bytes);
+                if is_late && is_audio(bytes) {
+                    self.counters.receive_late += 1;
+                } else {
+                    self.node.handle_datagram(now, path, bytes);
+                }
             }
             if self.node.transmit_count() >= FLUSH_AT {
                 send(&mut self.node, (&mut self.sending, &self.socket), &mut self.streams, &mut self.counters);
                 self.held_since = None;
+                // That was some milliseconds of work.
+                now = Instant::now();
             }
+        }
+        if count < RECEIVE_BATCH {
+            self.backlog.ran_empty(newest, received_at);
         }
         self.counters.receive_truncated = self.received.truncated();
         count >= RECEIVE_BATCH
@@ -281,6 +296,11 @@ impl Shard {
         let deadline = self.node.poll_timeout().into_iter().chain(due).min();
         deadline.map_or(longest, |deadline| deadline.saturating_duration_since(now).min(longest))
     }
+}
+
+/// RTP, not RTCP (RFC 7983, RFC 5761): checks, handshakes and reports are worth something late, too.
+fn is_audio(datagram: &[u8]) -> bool {
+    matches!(datagram, [128..=191, second, ..] if !(192..=223).contains(second))
 }
 
 fn send(

@@ -22,7 +22,7 @@ use str0m::net::Receive;
 use str0m::rtp::RtpWrite;
 use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc};
 use tokio::sync::mpsc;
-use wire::Wire;
+pub(crate) use wire::Wire;
 
 pub(crate) const TOKEN: &str = "a-token-of-the-tests";
 /// Generous: the machine may be busy with other tests. Nothing waits this long when all is well.
@@ -129,28 +129,29 @@ impl Peer {
         (name, ssrc): (&str, u32),
         from: &str,
     ) -> Self {
-        let bind = |_: &Joined| Wire::Udp(UdpSocket::bind(from).unwrap());
+        let bind = |_: &mut Joined| Wire::Udp(UdpSocket::bind(from).unwrap());
         Self::join_with(control, room, (name, ssrc), bind).await
     }
 
     /// The same over a connection to the node's first TCP candidate.
     pub(crate) async fn join_over_tcp(control: &ControlClient, room: &str, name: &str, ssrc: u32) -> Self {
-        Self::join_with(control, room, (name, ssrc), Wire::connect).await
+        Self::join_with(control, room, (name, ssrc), |joined| Wire::connect(joined)).await
     }
 
-    async fn join_with(
+    /// `open` may change what the peer believes of the node.
+    pub(crate) async fn join_with(
         control: &ControlClient,
         room: &str,
         (name, ssrc): (&str, u32),
-        open: impl FnOnce(&Joined) -> Wire,
+        open: impl FnOnce(&mut Joined) -> Wire,
     ) -> Self {
         let mut rtc = rtc();
         let join = join_of(&mut rtc, room, name, ssrc);
-        let joined = match control.call(Operation::Join(join)).await.unwrap() {
+        let mut joined = match control.call(Operation::Join(join)).await.unwrap() {
             ReplyBody::Joined(joined) => joined,
             other => panic!("{other:?}"),
         };
-        let socket = open(&joined);
+        let socket = open(&mut joined);
         prepare(&mut rtc, &socket, &joined, ssrc);
         let (hear, heard) = mpsc::channel(HEARD_MAX);
         let stop = Arc::new(AtomicBool::new(false));

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::slice::ChunksMut;
+use std::time::Duration;
 
 use crate::address::RawAddress;
 use crate::fixed::Fixed;
@@ -30,6 +31,8 @@ pub struct Received<'b> {
     pub data: &'b mut [u8],
     /// When set, `data` is a run of datagrams of this size, of which only the last may be shorter.
     pub segment_size: Option<usize>,
+    /// When the kernel took it in, on its wall clock; see [`Socket::ask_for_arrival_times`].
+    pub arrived: Option<Duration>,
 }
 
 impl<'b> Received<'b> {
@@ -115,8 +118,9 @@ impl RecvBatch {
             }
             let remote = addresses.get(at).decode(header.msg_hdr.msg_namelen as usize)?;
             let data = data.get_mut(..header.msg_len as usize)?;
-            let segment_size = segment_size(&header.msg_hdr).filter(|&size| size < data.len());
-            Some(Received { remote, data, segment_size })
+            let Ancillary { segment_size, arrived } = ancillary(&header.msg_hdr);
+            let segment_size = segment_size.filter(|&size| size < data.len());
+            Some(Received { remote, data, segment_size, arrived })
         })
     }
 
@@ -151,13 +155,20 @@ impl fmt::Debug for RecvBatch {
     }
 }
 
-/// Room for one ancillary message: the segment size of a coalesced run, a C int.
+/// Room for two ancillary messages: the segment size of a coalesced run, a C int, and the time of arrival.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_BYTES]);
 
-/// `CMSG_SPACE(sizeof(int))` is 24 on 64-bit systems; twice that keeps an unasked message from hiding it.
-const CONTROL_BYTES: usize = 48;
+/// `CMSG_SPACE(sizeof(int))` is 24 and that of a timespec 32 on 64-bit systems; the rest keeps an unasked message from
+/// hiding them.
+const CONTROL_BYTES: usize = 96;
+
+#[derive(Default)]
+struct Ancillary {
+    segment_size: Option<usize>,
+    arrived: Option<Duration>,
+}
 
 /// Nothing waits, a signal came, or an earlier send met an unreachable peer: none of them says anything about the
 /// socket itself.
@@ -176,9 +187,10 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-fn segment_size(header: &libc::msghdr) -> Option<usize> {
+fn ancillary(header: &libc::msghdr) -> Ancillary {
+    let mut known = Ancillary::default();
     if header.msg_controllen == 0 {
-        return None;
+        return known;
     }
     // SAFETY: the kernel filled the control buffer that `header` points to and set its length.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
@@ -188,10 +200,15 @@ fn segment_size(header: &libc::msghdr) -> Option<usize> {
         if found.cmsg_level == libc::SOL_UDP && found.cmsg_type == libc::UDP_GRO {
             // SAFETY: this message carries one C int (udp(7)); its place in the buffer may be unaligned.
             let size = unsafe { libc::CMSG_DATA(message).cast::<libc::c_int>().read_unaligned() };
-            return usize::try_from(size).ok().filter(|&size| size > 0);
+            known.segment_size = usize::try_from(size).ok().filter(|&size| size > 0);
+        } else if found.cmsg_level == libc::SOL_SOCKET && found.cmsg_type == libc::SCM_TIMESTAMPNS {
+            // SAFETY: this message carries one timespec (socket(7), SO_TIMESTAMPNS); its place may be unaligned.
+            let time = unsafe { libc::CMSG_DATA(message).cast::<libc::timespec>().read_unaligned() };
+            let parts = u64::try_from(time.tv_sec).ok().zip(u32::try_from(time.tv_nsec).ok());
+            known.arrived = parts.map(|(seconds, nanos)| Duration::new(seconds, nanos));
         }
         // SAFETY: both belong to the same control buffer.
         message = unsafe { libc::CMSG_NXTHDR(header, message) };
     }
-    None
+    known
 }

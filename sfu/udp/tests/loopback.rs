@@ -271,3 +271,27 @@ fn neighbours_of_one_destination_leave_as_one_and_arrive_as_they_were() {
     let first = &coalescing.receive_all(3)[0];
     assert_eq!((first.1.len(), first.2), (90 * 3 + 40, Some(90)));
 }
+
+#[test]
+fn datagrams_tell_when_they_came_where_that_was_asked_for() {
+    let gro = Options { gro: true, ..Options::default() };
+    let mut receiver = Receiver::bind("127.0.0.1:0", gro, 65_535);
+    let sender = bind("127.0.0.1:0", Options::default());
+    let arrivals = |receiver: &mut Receiver| {
+        let mut batch = SendBatch::new(4);
+        batch.send(&sender, [plain(receiver.address(), b"first"), plain(receiver.address(), b"second")]);
+        let mut found = Vec::new();
+        while found.len() < 2 {
+            receiver.poller.wait(Some(PATIENCE)).expect("epoll works");
+            receiver.batch.recv(&receiver.socket).expect("socket works");
+            found.extend(receiver.batch.iter_mut().map(|got| got.arrived));
+        }
+        found
+    };
+    assert_eq!(arrivals(&mut receiver), [None, None]);
+    receiver.socket.ask_for_arrival_times().expect("the kernel knows the option");
+    let times: Option<Vec<_>> = arrivals(&mut receiver).into_iter().collect();
+    let times = times.expect("each has a time");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    assert!(times[0] <= times[1] && times[1] <= now && now - times[0] < PATIENCE);
+}

@@ -138,6 +138,11 @@ export class Tab {
     return this.look(() => window.__probe.transports());
   }
 
+  /// Where media goes: `local` and `remote` protocol and the remote `kind` of each transport's selected pair.
+  paths() {
+    return this.look(() => window.__probe.paths());
+  }
+
   /// Messages that the page has sent to the server.
   sent() {
     return this.look(() => window.__probe.sent());

@@ -164,6 +164,16 @@ function install(config, analyse) {
       return transports.map(({ dtlsState, tlsVersion, dtlsCipher, srtpCipher }) => ({ dtlsState, tlsVersion, dtlsCipher, srtpCipher }));
     },
 
+    /// The selected pair of each transport: protocol of the browser's end, protocol and kind of the node's.
+    async paths() {
+      const reports = await Promise.all(connections.map((connection) => connection.getStats()));
+      return reports.flatMap((report) => [...report.values()].filter(({ type }) => type === 'transport').map((transport) => {
+        const pair = report.get(transport.selectedCandidatePairId);
+        const [local, remote] = [report.get(pair?.localCandidateId), report.get(pair?.remoteCandidateId)];
+        return { local: local?.protocol, remote: remote?.protocol, kind: remote?.candidateType };
+      }));
+    },
+
     async inbound() {
       const out = {};
       for (const connection of connections) {
