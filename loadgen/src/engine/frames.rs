@@ -10,6 +10,8 @@ use crate::scenario::Audio;
 const LENGTH_MS: u32 = 12_000;
 const SAMPLE_RATE: u32 = 48_000;
 const PACKET_BYTES_MAX: usize = 1275;
+/// Louder than -40 dBov is a voice near its microphone.
+const VOICED_LEVEL: u8 = 40;
 /// What RFC 6464 allows: -127 dBov.
 const SILENCE_LEVEL: u8 = 127;
 
@@ -60,6 +62,12 @@ impl Frames {
 
     pub(super) fn talk(&self, at: usize) -> &Frame {
         &self.talk[at % self.talk.len()]
+    }
+
+    /// The first place from there on where somebody begins to speak: the sound rises above a room's.
+    pub(super) fn onset_from(&self, at: usize) -> usize {
+        let speaks = |at: usize| self.talk(at).level < VOICED_LEVEL && self.talk(at + 1).level < VOICED_LEVEL;
+        (at..at + self.talk.len()).find(|at| speaks(*at)).unwrap_or(at)
     }
 
     pub(super) fn pause(&self) -> &Frame {
@@ -139,6 +147,15 @@ mod tests {
         assert!(*most > least + least / 2, "{least} to {most}");
         let loud = (0..frames.len()).filter(|at| frames.talk(*at).level < 40).count();
         assert!(loud > frames.len() / 3, "{loud}");
+    }
+
+    #[test]
+    fn a_turn_can_begin_with_sound_from_anywhere() {
+        let frames = Frames::encode(&Audio::default()).expect("encodes");
+        for at in 0..2 * frames.len() {
+            let onset = frames.onset_from(at);
+            assert!(onset - at < 60 && frames.talk(onset).level < VOICED_LEVEL, "{at}: {onset}");
+        }
     }
 
     #[test]

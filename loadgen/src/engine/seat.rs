@@ -116,6 +116,10 @@ impl Seat {
         let tick = mouth.talker.tick(due.saturating_duration_since(setting.board.origin()))?;
         tally.send_late.record(now.saturating_duration_since(due));
         self.frames += 1;
+        if tick.is_onset {
+            // Nobody begins a turn with a pause, and what is timed is how long a voice goes unheard.
+            self.frames = setting.frames.onset_from(self.frames);
+        }
         let frame = if tick.is_pause { setting.frames.pause() } else { setting.frames.talk(self.frames) };
         let level = tick.level.unwrap_or(frame.level);
         let sent_ns = setting.board.nanos(now);
