@@ -40,8 +40,9 @@ const ARROWS: &[(&str, &str)] = &[
 
 /// Arrows that only tests and benches need.
 const TEST_ARROWS: &[(&str, &str)] = &[
-    // A real node in the same process.
+    // A real node and real signalling in the same process.
     ("loadgen", "sfu"),
+    ("loadgen", "signaling"),
     // With its client, which production does not need.
     ("signaling", "signaling-protocol"),
 ];

@@ -266,7 +266,7 @@ impl Conductor {
         self.tasks.spawn(async move {
             let joining = async {
                 if is_realistic {
-                    join_realistic(&target, &plan, &host, owns_target).await
+                    join_realistic(&target, &plan, host, owns_target).await
                 } else {
                     join_bulk(&target, &plan, local, owns_target).await
                 }
@@ -430,11 +430,10 @@ async fn join_bulk(
 async fn join_realistic(
     target: &Target,
     plan: &Link,
-    host: &str,
+    host: String,
     owns_target: bool,
 ) -> Result<(Session, Made), JoinError> {
-    let peer = realistic::Peer::new(plan.slots, host, owns_target);
-    let mut peer = Box::new(peer.map_err(|error| JoinError::new("no_socket", error))?);
+    let mut peer = Box::new(realistic::Peer::new(plan.slots, host, owns_target));
     let session = target.join(plan, peer.as_mut()).await?;
     Ok((session, Made::Realistic(peer)))
 }

@@ -17,7 +17,7 @@ use super::stream::Streams;
 use super::switchboard::{Event, EventKind, Switchboard};
 use super::tally::Tally;
 use super::worker::Setting;
-use crate::sdp::SdpError;
+use crate::sdp::{self, SdpError};
 use crate::targets::{BareEndpoint, Endpoint};
 
 const DATAGRAM_BYTES_MAX: usize = 2000;
@@ -26,40 +26,47 @@ const HAND_OVER_INTERVAL: Duration = Duration::from_millis(200);
 pub(super) struct Peer {
     rtc: Rtc,
     pending: Option<SdpPendingOffer>,
-    socket: UdpSocket,
-    address: SocketAddr,
+    /// From the first description on.
+    socket: Option<(UdpSocket, SocketAddr)>,
+    /// Where signalling is.
+    host: String,
     slots: u32,
     /// Addresses elsewhere than on loopback may be sent to.
     owns_target: bool,
 }
 
 impl Peer {
-    /// `host` is where signalling is: the socket gets the address from which it is reached.
-    pub(super) fn new(slots: u32, host: &str, owns_target: bool) -> std::io::Result<Self> {
-        let socket = StdSocket::bind(SocketAddr::new(local_address(host)?, 0))?;
+    pub(super) fn new(slots: u32, host: String, owns_target: bool) -> Self {
+        let rtc = RtcConfig::new().set_rtp_mode(true).clear_codecs().enable_opus(true, false).build(Instant::now());
+        Self { rtc, pending: None, socket: None, host, slots, owns_target }
+    }
+
+    /// Its one candidate is the address from which the kernel would send to `remote`: that of signalling when we offer,
+    /// that of media when we answer.
+    fn attach(&mut self, remote: &str) -> std::io::Result<()> {
+        let socket = StdSocket::bind(SocketAddr::new(local_address(remote)?, 0))?;
         socket.set_nonblocking(true)?;
         let socket = UdpSocket::from_std(socket)?;
         let address = socket.local_addr()?;
-        let mut rtc =
-            RtcConfig::new().set_rtp_mode(true).clear_codecs().enable_opus(true, false).build(Instant::now());
-        let candidate = Candidate::host(address, "udp").map_err(std::io::Error::other)?;
-        rtc.add_local_candidate(candidate);
-        Ok(Self { rtc, pending: None, socket, address, slots, owns_target })
+        self.rtc.add_local_candidate(Candidate::host(address, "udp").map_err(std::io::Error::other)?);
+        self.socket = Some((socket, address));
+        Ok(())
     }
 
     /// Until it is over or dropped.
     pub(super) async fn run(mut self: Box<Self>, link: usize, room: u32, setting: Arc<Setting>) {
         let mut life = Life::new(link, room);
+        let Some((socket, address)) = self.socket.take() else { return life.end(&setting.board) };
         let mut buf = vec![0; DATAGRAM_BYTES_MAX];
-        while let Some(wake) = self.drain(&mut life, &setting.board) {
+        while let Some(wake) = self.drain(&socket, &mut life, &setting.board) {
             life.hand_over(&setting.board);
             let received = tokio::select! {
-                received = self.socket.recv_from(&mut buf) => received.ok(),
+                received = socket.recv_from(&mut buf) => received.ok(),
                 () = sleep_until(wake.min(Instant::now() + HAND_OVER_INTERVAL).into()) => None,
             };
             let now = Instant::now();
             let input = match &received {
-                Some((len, from)) => match Receive::new(Protocol::Udp, *from, self.address, &buf[..*len]) {
+                Some((len, from)) => match Receive::new(Protocol::Udp, *from, address, &buf[..*len]) {
                     Ok(receive) => Input::Receive(now, receive),
                     Err(_) => continue,
                 },
@@ -73,14 +80,14 @@ impl Peer {
     }
 
     /// Everything that the stack has to say; `None` when it is over.
-    fn drain(&mut self, life: &mut Life, board: &Switchboard) -> Option<Instant> {
+    fn drain(&mut self, socket: &UdpSocket, life: &mut Life, board: &Switchboard) -> Option<Instant> {
         loop {
             match self.rtc.poll_output().ok()? {
                 Output::Timeout(at) => return self.rtc.is_alive().then_some(at),
                 Output::Transmit(transmit) => {
                     if self.owns_target || transmit.destination.ip().to_canonical().is_loopback() {
                         // A full queue loses a packet, as networks do.
-                        let _ = self.socket.try_send_to(&transmit.contents, transmit.destination);
+                        let _ = socket.try_send_to(&transmit.contents, transmit.destination);
                     }
                 }
                 Output::Event(event) => life.take(event, board),
@@ -186,6 +193,8 @@ impl Life {
 
 impl Endpoint for Peer {
     fn offer(&mut self) -> Result<String, SdpError> {
+        let host = self.host.clone();
+        self.attach(&host).map_err(refused)?;
         let mut api = self.rtc.sdp_api();
         for _ in 0..self.slots {
             api.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
@@ -202,6 +211,8 @@ impl Endpoint for Peer {
     }
 
     fn answer(&mut self, offer: &str) -> Result<String, SdpError> {
+        let remote = sdp::read_offer(offer)?.address;
+        self.attach(&remote.to_string()).map_err(refused)?;
         let offer = SdpOffer::from_sdp_string(offer).map_err(refused)?;
         let answer = self.rtc.sdp_api().accept_offer(offer).map_err(refused)?;
         Ok(answer.to_sdp_string())
