@@ -145,6 +145,8 @@ impl Session {
         if self.outlet.borrow().is_none() {
             self.connect_media(&mut messages, &client).await?;
         }
+        // Not before: a machine that cannot make a media connection must not join as fast as it can.
+        self.backoff.reset();
         loop {
             tokio::select! {
                 biased;
@@ -188,7 +190,6 @@ impl Session {
     }
 
     async fn welcomed(&mut self, welcome: &Welcome) {
-        self.backoff.reset();
         self.status.joined(&welcome.room, &welcome.peer);
         self.ice_servers.clone_from(&welcome.ice_servers);
         self.speakers.welcomed(welcome.roster.clone());

@@ -21,6 +21,7 @@ use ::webrtc::peer_connection::{
     SettingEngineBuilder, SrtpProtectionProfile, StatsSelector, configure_rtcp_reports,
 };
 use ::webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
+use rtc::ice::mdns::MulticastDnsMode;
 use rtc::peer_connection::configuration::media_engine::MIME_TYPE_OPUS;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind,
@@ -187,6 +188,8 @@ async fn connect(ice_servers: &[IceServer], handler: Handler) -> Result<Arc<dyn 
         ])
         .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
         .with_include_loopback_candidate(true)
+        // The node's addresses are no .local names, and a machine that has nothing but loopback has no multicast either.
+        .with_multicast_dns_mode(MulticastDnsMode::Disabled)
         .build();
     let configuration = RTCConfigurationBuilder::new().with_ice_servers(relays(ice_servers)).build();
     let connection = PeerConnectionBuilder::new()
