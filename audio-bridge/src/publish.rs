@@ -85,7 +85,7 @@ pub async fn run(queue: Arc<DropOldest<Encoded>>, outlet: Outlet, setting: Redun
             protection.redundancy = Redundancy::default();
             last = Some(Arc::clone(&peer));
         }
-        protection.follow(&peer).await;
+        protection.follow(&peer);
         let Encoded { timestamp, marker, payload, arrived } = frame;
         let number = sequence.next(dropped);
         let blocks = if peer.takes_red() { protection.blocks() } else { 0 };
@@ -124,13 +124,13 @@ impl Protection {
     }
 
     /// Looks at the newest report of the node, now and then.
-    async fn follow(&mut self, peer: &Peer) {
+    fn follow(&mut self, peer: &Peer) {
         let now = Instant::now();
         if self.looked.is_some_and(|at| now.saturating_duration_since(at) < REPORT_INTERVAL) {
             return;
         }
         self.looked = Some(now);
-        let Some(lost) = peer.fraction_lost().await else { return };
+        let Some(lost) = peer.fraction_lost() else { return };
         self.metrics.uplink_loss.set(lost);
         if self.level.reported(now, lost) {
             tracing::info!(blocks = self.level.blocks(), loss_percent = lost * 100.0, "Redundancy changed");

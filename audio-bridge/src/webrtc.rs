@@ -5,6 +5,8 @@
 //! a node on the same machine is reached as well. Of the relays that signalling names, those over UDP are used: the library
 //! has no TURN over TCP or TLS.
 
+mod reports;
+
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,15 +20,15 @@ use ::webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use ::webrtc::peer_connection::{
     MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
     RTCIceGatheringState, RTCIceServer, RTCPeerConnectionState, RTCSessionDescription, Registry,
-    SettingEngineBuilder, SrtpProtectionProfile, StatsSelector, configure_rtcp_reports,
+    SettingEngineBuilder, SrtpProtectionProfile, configure_rtcp_reports,
 };
 use ::webrtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use rtc::ice::mdns::MulticastDnsMode;
+use rtc::interceptor::Slot;
 use rtc::peer_connection::configuration::media_engine::MIME_TYPE_OPUS;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind,
 };
-use rtc::statistics::report::RTCStatsReportEntry;
 use signaling_protocol::{IceServer, MediaUse};
 use tokio::sync::watch;
 
@@ -35,6 +37,7 @@ use crate::offer;
 use crate::pcm::SAMPLE_RATE;
 use crate::playout::{Playout, SlotPacket};
 use crate::red::{self, Unwrapped};
+use reports::{Loss, Reports};
 
 /// The payload type of Chromium's offers, so that captures look familiar.
 pub const OPUS_PAYLOAD_TYPE: u8 = 111;
@@ -77,6 +80,7 @@ pub struct Peer {
     ssrc: u32,
     state: watch::Receiver<PeerState>,
     takes_red: AtomicBool,
+    loss: Loss,
 }
 
 /// The offer, as signalling wants it.
@@ -113,10 +117,11 @@ impl Peer {
         let (state_writer, state) = watch::channel(PeerState::Connecting);
         let (gathered_writer, mut gathered) = watch::channel(false);
         let handler = Handler { state: state_writer, gathered: gathered_writer, playout };
-        let connection = connect(ice_servers, handler).await?;
+        let loss = Loss::default();
+        let connection = connect(ice_servers, Reports::new(ssrc, loss.clone()), handler).await?;
         let program = program_track(ssrc);
         add_media(connection.as_ref(), &program).await?;
-        let peer = Self { connection, program, ssrc, state, takes_red: AtomicBool::new(false) };
+        let peer = Self { connection, program, ssrc, state, takes_red: AtomicBool::new(false), loss };
 
         let offer = peer.connection.create_offer(None).await.map_err(refused("create an offer"))?;
         peer.connection.set_local_description(offer).await.map_err(refused("use its own offer"))?;
@@ -160,12 +165,9 @@ impl Peer {
     }
 
     /// The share of packets (0 to 1) that the node missed according to its last report; `None` before the first.
-    pub async fn fraction_lost(&self) -> Option<f64> {
-        let report = self.connection.get_stats(Instant::now(), StatsSelector::None).await;
-        report.iter().find_map(|entry| {
-            let RTCStatsReportEntry::RemoteInboundRtp(stats) = entry else { return None };
-            Some(stats.fraction_lost.clamp(0.0, 1.0))
-        })
+    #[must_use]
+    pub fn fraction_lost(&self) -> Option<f64> {
+        self.loss.fraction()
     }
 
     pub async fn close(&self) {
@@ -175,7 +177,11 @@ impl Peer {
     }
 }
 
-async fn connect(ice_servers: &[IceServer], handler: Handler) -> Result<Arc<dyn PeerConnection>, PeerError> {
+async fn connect(
+    ice_servers: &[IceServer],
+    reports: Reports,
+    handler: Handler,
+) -> Result<Arc<dyn PeerConnection>, PeerError> {
     let mut media_engine = MediaEngine::default();
     let codec = RTCRtpCodecParameters { rtp_codec: opus(), payload_type: OPUS_PAYLOAD_TYPE };
     media_engine.register_codec(codec, RtpCodecKind::Audio).map_err(refused("use Opus"))?;
@@ -196,7 +202,7 @@ async fn connect(ice_servers: &[IceServer], handler: Handler) -> Result<Arc<dyn 
         .with_configuration(configuration)
         .with_media_engine(media_engine)
         .with_setting_engine(settings)
-        .with_interceptor_registry(configure_rtcp_reports(Registry::new()))
+        .with_interceptor_registry(configure_rtcp_reports(Registry::new()).with(Slot::from(reports::SLOT), reports))
         .with_handler(Arc::new(handler))
         .with_udp_addrs(local_addresses())
         .build()
@@ -378,6 +384,6 @@ mod tests {
         let handler = Handler { state, gathered, playout };
         let servers =
             [server(&["turns:[::1"], Some("x")), server(&["turn:r:3478?transport=tcp"], None), server(&[], None)];
-        assert!(connect(&servers, handler).await.is_ok());
+        assert!(connect(&servers, Reports::new(1, Loss::default()), handler).await.is_ok());
     }
 }

@@ -132,6 +132,9 @@ function install(config, analyse) {
 
     timeline: () => connections.at(-1)?.__times,
 
+    /// How long every receiver holds sound back at least; null leaves it to the browser.
+    holdBack: (ms) => receiving().forEach((line) => { line.receiver.jitterBufferTarget = ms; }),
+
     /// Starts listening to every receiver; analysers know only what comes after this.
     attach() {
       void audio().resume();
