@@ -22,10 +22,10 @@ impl Backoff {
         Self::new(Duration::from_millis(50), Duration::from_secs(1))
     }
 
-    /// The signalling server: 50 ms to 5 s, because all desktops of a site come back together.
+    /// The signalling server: 50 ms to 2 s, so that sound is back within 3 s of the network.
     #[must_use]
     pub const fn signaling() -> Self {
-        Self::new(Duration::from_millis(50), Duration::from_secs(5))
+        Self::new(Duration::from_millis(50), Duration::from_secs(2))
     }
 
     /// An offer that no node takes: 50 ms to 2 s, so that sound is back within 3 s of the node.

@@ -117,9 +117,9 @@ describe('bridge', () => {
   it('loss on the way to the node is answered with redundancy', async () => {
     const nft = (...words) => execFileSync('nft', words);
     nft('add', 'table', 'inet', 'loss');
-    nft('add', 'chain', 'inet', 'loss', 'out', '{ type filter hook output priority 0; }');
+    nft('add', 'chain', 'inet', 'loss', 'in', '{ type filter hook input priority 0; }');
     // DTLS and STUN pass: only what looks like RTP is lost (RFC 7983: the first byte is 128 to 191).
-    nft('add', 'rule', 'inet', 'loss', 'out', `udp dport ${stack.media}-${stack.media + 7} @th,64,8 >= 128 @th,64,8 <= 191 numgen random mod 100 < 15 drop`);
+    nft('add', 'rule', 'inet', 'loss', 'in', `udp dport ${stack.media}-${stack.media + 7} @th,64,8 >= 128 @th,64,8 <= 191 numgen random mod 100 < 15 drop`);
     await eventually('two blocks of redundancy', async () => (await stack.metrics(BRIDGE)).bridge_red_blocks === 2, 40_000);
     assert.ok((await stack.metrics(BRIDGE)).bridge_uplink_loss_ratio > 0.02);
     nft('delete', 'table', 'inet', 'loss');

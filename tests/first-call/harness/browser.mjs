@@ -11,12 +11,13 @@ const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const FIREFOX = process.env.FIREFOX ?? '/usr/bin/firefox-esr';
 
 export class Browser {
-  /// `ear`: `{ pulse, sink }` that the browser plays into. `hz`: its microphone. `shares`: the title of the tab that is
+  /// `ear`: `{ pulse, sink }` that the browser plays into. `hz`: its microphone, or `says`: a WAV file that it says again and
+  /// again. `shares`: the title of the tab that is
   /// chosen when a page asks what to share. The user interface that says yes to everything would share a pretended screen
   /// with a silent sound of its own; without it the browser captures the tab that has the title, as for a person.
-  static async chromium({ hz = 440, ear = null, autoplay = true, window = '1280,900', shares = null } = {}) {
+  static async chromium({ hz = 440, says = null, ear = null, autoplay = true, window = '1280,900', shares = null } = {}) {
     const profile = mkdtempSync(path.join(tmpdir(), 'carillon-chromium-'));
-    const tone = writeTone(path.join(profile, 'microphone.wav'), { left: hz });
+    const tone = says ?? writeTone(path.join(profile, 'microphone.wav'), { left: hz });
     const browser = await puppeteer.launch({
       executablePath: CHROMIUM,
       headless: true,
