@@ -24,6 +24,7 @@ pub(crate) fn join(
             sfu_control::DtlsRole::Server => core::DtlsRole::Server,
         },
         profile: profile(&join.profile)?,
+        nack: join.profile.nack,
         tracks: join
             .tracks
             .iter()

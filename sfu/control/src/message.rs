@@ -101,6 +101,9 @@ pub struct HeaderProfile {
     pub audio_level: Option<u8>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mid: Option<u8>,
+    /// The client may ask for lost packets again (generic NACK, RFC 4585).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nack: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,6 +25,8 @@ pub struct Join {
     /// The DTLS role that the node takes (RFC 5763 section 5).
     pub dtls_role: DtlsRole,
     pub profile: HeaderProfile,
+    /// The peer may ask for lost packets again (`a=rtcp-fb:.. nack`, RFC 4585 section 4.2).
+    pub nack: bool,
     /// What the peer sends: at most one track of each kind.
     pub tracks: Vec<TrackSpec>,
     /// Where the peer receives, in m-line order.

@@ -13,6 +13,8 @@ pub struct Counters {
     pub rtcp_received: u64,
     /// RTP packets sealed for a listener.
     pub rtp_forwarded: u64,
+    /// Of those: once more, because the listener asked.
+    pub rtp_sent_again: u64,
     pub rtcp_sent: u64,
     pub transmits: u64,
     pub transmit_bytes: u64,
@@ -99,6 +101,8 @@ drop_reasons! {
     RtpStale = "rtp_stale",
     /// Larger than a datagram that we send.
     RtpTooLarge = "rtp_too_large",
+    /// Asked for again, but no longer there, or too often.
+    NackUnanswered = "nack_unanswered",
     RtcpMalformed = "rtcp_malformed",
     RtcpUnauthenticated = "rtcp_unauthenticated",
     /// The turn's output is full.

@@ -320,6 +320,9 @@ impl Node {
         let to = peer.ice.selected().unwrap_or(Path::NOWHERE);
         let room = &mut self.rooms[peer.room];
         let place = room.add_listener((key, to), peer.profile, peer.places, sealer, &mut self.rng);
+        if peer.nack {
+            room.allow_asking_again(place);
+        }
         peer.opener = Some(opener);
         peer.listener = Some(place);
         peer.srtp_profile = Some(*profile);

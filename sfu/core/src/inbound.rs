@@ -117,8 +117,8 @@ impl Node {
         let len = opener.open_rtcp(bytes).map_err(|_| DropReason::RtcpUnauthenticated)?;
         self.counters.rtcp_received += 1;
         hear(peer, key, now, (&mut self.events, &mut self.counters));
-        let Peer { room: room_key, tracks, hearing, .. } = peer;
-        let room_key = *room_key;
+        let Peer { room: room_key, tracks, hearing, protection, .. } = peer;
+        let (room_key, listener, asked_again) = (*room_key, peer.listener, &mut peer.asked_again);
         let (clock, room) = (&self.clock, &mut self.rooms[room_key]);
         let mut freed = false;
         let read = rtcp::read(&bytes[..len], |item| match item {
@@ -130,6 +130,18 @@ impl Node {
             rtcp::Item::Block(block) => {
                 if room.slots.iter().any(|slot| slot.ssrc == block.ssrc) {
                     hearing.hear(clock, now, &block);
+                    protection.hear(&block);
+                }
+            }
+            rtcp::Item::Nack { ssrc, sequence, following } => {
+                for number in asked_for(sequence, following) {
+                    let sent = asked_again.take(now, SENT_AGAIN_PER_SECOND)
+                        && listener.is_some_and(|place| {
+                            room.send_again(now, place, (ssrc, number), &mut self.outbox, &mut self.counters)
+                        });
+                    if !sent {
+                        self.counters.drop(DropReason::NackUnanswered);
+                    }
                 }
             }
             rtcp::Item::Goodbye { ssrc } => {
@@ -241,6 +253,16 @@ impl Node {
             (Some(_), None) => {}
         }
     }
+}
+
+/// Two voices of which nothing arrives; for two seconds twice as many (see [`Allowance`](crate::track::Allowance)). More is
+/// a path that asking again only fills.
+const SENT_AGAIN_PER_SECOND: u32 = 100;
+
+/// RFC 4585 section 6.2.1: a sequence number and a mask of the sixteen behind it.
+fn asked_for(sequence: u16, following: u16) -> impl Iterator<Item = u16> {
+    let behind = (0..16).filter(move |bit| following >> bit & 1 != 0);
+    std::iter::once(sequence).chain(behind.map(move |bit| sequence.wrapping_add(bit + 1)))
 }
 
 /// Something authenticated has come from the peer.

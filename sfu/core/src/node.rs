@@ -23,6 +23,7 @@ use crate::{
     level::Voice,
     outbox::Outbox,
     peer::{Handshakes, Peer, Presence},
+    protection::Protection,
     report::{Hearing, Reporter},
     room::Room,
     timers::{Alarm, Timers},
@@ -268,6 +269,9 @@ impl Node {
             presence: Presence::default(),
             report_at: now,
             hearing: Hearing::default(),
+            nack: join.nack,
+            protection: Protection::default(),
+            asked_again: Allowance::default(),
             srtp_profile: None,
             dtls_version: "",
         });

@@ -15,6 +15,7 @@ use crate::{
     handshake::Secure,
     hello::{self, Hello},
     ice::Agent,
+    protection::Protection,
     report::Hearing,
     track::{Allowance, Track},
 };
@@ -42,6 +43,9 @@ pub(crate) struct Peer {
     pub(crate) presence: Presence,
     pub(crate) report_at: Instant,
     pub(crate) hearing: Hearing,
+    pub(crate) nack: bool,
+    pub(crate) protection: Protection,
+    pub(crate) asked_again: Allowance,
     pub(crate) srtp_profile: Option<Profile>,
     pub(crate) dtls_version: &'static str,
 }

@@ -31,6 +31,13 @@ pub(crate) fn primary(payload: &[u8]) -> Option<Primary<'_>> {
     None
 }
 
+/// How far back the oldest redundant block lies, in units of the timestamp; 0 without any, and for what is no RED.
+pub(crate) fn reach(payload: &[u8]) -> u32 {
+    let headers = payload.as_chunks::<4>().0.iter().take_while(|header| header[0] & 0x80 != 0);
+    let offset = |header: &[u8; 4]| u32::from(u16::from_be_bytes([header[1], header[2]]) >> 2);
+    headers.map(offset).max().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -44,6 +51,15 @@ mod tests {
         assert_eq!((found.payload_type, found.payload), (111, &[9, 8][..]));
         let alone = primary(&[111, 7]).unwrap();
         assert_eq!((alone.payload_type, alone.payload), (111, &[7][..]));
+    }
+
+    #[test]
+    fn reach_is_the_largest_offset() {
+        let two_blocks = [0x80 | 111, 0x1e, 0x00, 1];
+        let one_more = [0x80 | 111, 0x0f, 0x00, 1, 111, 1, 2, 9];
+        assert_eq!(reach(&[&two_blocks[..], &one_more[..]].concat()), 1_920);
+        assert_eq!(reach(&one_more), 960);
+        assert_eq!((reach(&[111, 1, 2, 3, 4]), reach(&[])), (0, 0));
     }
 
     #[test]

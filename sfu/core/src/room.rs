@@ -14,6 +14,7 @@ use crate::{
     loudest::Selection,
     opus,
     outbox::{Mark, Outbox},
+    red,
     slot::{FIRST_SEQUENCE_END, FIRST_SEQUENCE_MIN, Holder, Slot, Stream},
     stamp::{Outgoing, Rendering},
 };
@@ -48,6 +49,10 @@ pub(crate) struct Listener {
     first_sequence: u16,
     /// Where its last packet of this turn waits.
     mark: Mark,
+    /// Earlier packets that are repeated for it, and since when as many.
+    blocks: u8,
+    blocks_since: Option<Instant>,
+    may_ask_again: bool,
     /// The place in which its own voice or program is, by kind.
     own: [Option<u8>; 2],
     pub(crate) sealer: Sealer,
@@ -110,14 +115,10 @@ impl Room {
 
     /// The slots of which a listener has got something, and in which it does not hear itself, with its timestamp of now.
     pub(crate) fn heard_slots(&self, place: usize, now: Instant) -> impl Iterator<Item = (&Slot, u32)> {
-        let own = self.listeners.get(place).map_or([None; 2], |listener| listener.own);
-        self.slots.iter().enumerate().filter_map(move |(at, slot)| {
+        self.slots.iter().filter_map(move |slot| {
             let stream = slot.streams.get(place).filter(|stream| stream.has_sent())?;
-            let lane = usize::from(stream.lane);
-            if lane == at && own[slot.kind as usize].is_some_and(|own| usize::from(own) == at) {
-                return None;
-            }
-            Some((slot, self.slots[lane].timestamp_at(now).wrapping_add(stream.shift)))
+            let lane = self.slots.get(usize::from(stream.lane))?;
+            Some((slot, lane.timestamp_at(now).wrapping_add(stream.shift)))
         })
     }
 
@@ -130,10 +131,20 @@ impl Room {
         sealer: Sealer,
         rng: &mut ChaCha20Rng,
     ) -> usize {
-        let rendering = self.use_rendering(profile);
-        let first_sequence = rng.random_range(FIRST_SEQUENCE_MIN..FIRST_SEQUENCE_END);
-        let (mark, own) = (Mark::default(), [None; 2]);
-        self.listeners.push(Listener { to, key, places, rendering, first_sequence, mark, own, sealer });
+        let rendering = self.use_rendering(profile, 0);
+        self.listeners.push(Listener {
+            to,
+            key,
+            places,
+            rendering,
+            first_sequence: rng.random_range(FIRST_SEQUENCE_MIN..FIRST_SEQUENCE_END),
+            mark: Mark::default(),
+            blocks: 0,
+            blocks_since: None,
+            may_ask_again: false,
+            own: [None; 2],
+            sealer,
+        });
         for (place, slot) in (0..).zip(&mut self.slots) {
             slot.streams.push(Stream::new(place));
         }
@@ -151,10 +162,11 @@ impl Room {
         self.listeners.get(place).map(|moved| moved.key)
     }
 
-    fn use_rendering(&mut self, profile: HeaderProfile) -> usize {
-        let fits = |rendering: &Rendering| rendering.users > 0 && rendering.profile == profile;
+    fn use_rendering(&mut self, profile: HeaderProfile, blocks: u8) -> usize {
+        let wanted = (profile, blocks);
+        let fits = |rendering: &Rendering| rendering.users > 0 && (rendering.profile, rendering.blocks) == wanted;
         let place = self.renderings.iter().position(fits).unwrap_or_else(|| {
-            let fresh = Rendering::new(profile);
+            let fresh = Rendering::new(profile, blocks);
             match self.renderings.iter().position(|rendering| rendering.users == 0) {
                 Some(free) => {
                     self.renderings[free] = fresh;
@@ -175,10 +187,11 @@ impl Room {
         for listener in &mut self.listeners {
             listener.own = [None; 2];
         }
-        for (place, slot) in (0u8..).zip(&self.slots) {
+        for (place, slot) in (0u8..).zip(&mut self.slots) {
             let Some(Holder { key, .. }) = slot.holder else { continue };
-            if let Some(listener) = self.listeners.iter_mut().find(|listener| listener.key == key) {
-                listener.own[slot.kind as usize] = Some(place);
+            if let Some(at) = self.listeners.iter().position(|listener| listener.key == key) {
+                self.listeners[at].own[slot.kind as usize] = Some(place);
+                slot.streams[at].leave_lane(place);
             }
         }
     }
@@ -207,12 +220,30 @@ impl Room {
             csrc: track.0,
             level: incoming.level,
             opus: incoming.opus,
-            red: incoming.red,
+            // What was said before the source came here was said to others, or while it was muted.
+            red: incoming.red.filter(|payload| red::reach(payload) <= stamp.since_start),
         };
         self.packet += 1;
         if place == self.spare_place() {
-            return self.forward_spare(now, (stamp.sequence, duration), &outgoing, outbox, counters);
+            self.forward_spare(now, (stamp.sequence, duration), &outgoing, outbox, counters);
+        } else {
+            self.forward_slot(place, (stamp.sequence, duration), &outgoing, outbox, counters);
         }
+        let slot = &mut self.slots[place];
+        if stamp.is_newest {
+            slot.recent.push(stamp.timestamp, incoming.opus);
+        }
+        slot.history.push(now, stamp.sequence, &outgoing);
+    }
+
+    fn forward_slot(
+        &mut self,
+        place: usize,
+        (sequence, duration): (u64, u32),
+        outgoing: &Outgoing<'_>,
+        outbox: &mut Outbox,
+        counters: &mut Counters,
+    ) {
         let slot = &mut self.slots[place];
         let (kind, lane) = (slot.kind as usize, place as u8);
         for (listener, stream) in self.listeners.iter_mut().zip(&mut slot.streams) {
@@ -220,18 +251,18 @@ impl Room {
                 continue;
             }
             if stream.lane != lane {
-                stream.change_lane(lane, stamp.sequence, stamp.timestamp, stamp.timestamp);
+                stream.change_lane(lane, sequence, outgoing.timestamp, outgoing.timestamp);
             }
-            stream.come_home(stamp.timestamp);
-            let Some(index) = stream.index(stamp.sequence, listener.first_sequence) else {
+            stream.come_home(sequence, outgoing.timestamp);
+            let Some(index) = stream.index(sequence, listener.first_sequence) else {
                 counters.drop(DropReason::RtpStale);
                 continue;
             };
             let rendering = &mut self.renderings[listener.rendering];
             if rendering.packet != self.packet {
-                rendering.render(self.packet, &outgoing);
+                rendering.render(self.packet, outgoing, &slot.recent);
             }
-            stream.sent(stamp.sequence, stamp.timestamp, duration);
+            stream.sent(sequence, outgoing.timestamp, duration);
             listener.send(rendering, (index, stream.shift, slot.ssrc), outbox, counters);
         }
     }
@@ -246,11 +277,12 @@ impl Room {
         counters: &mut Counters,
     ) {
         let lane = self.spare_place();
+        let Some((spare, slots)) = self.slots.split_last_mut() else { return };
         for (at, listener) in self.listeners.iter_mut().enumerate() {
             let Some(own) = listener.own[TrackKind::Mic as usize].map(usize::from).filter(|own| *own != lane) else {
                 continue;
             };
-            let slot = &mut self.slots[own];
+            let slot = &mut slots[own];
             if slot.index >= listener.places[TrackKind::Mic as usize] {
                 continue;
             }
@@ -265,12 +297,63 @@ impl Room {
             };
             let rendering = &mut self.renderings[listener.rendering];
             if rendering.packet != self.packet {
-                rendering.render(self.packet, outgoing);
+                rendering.render(self.packet, outgoing, &spare.recent);
             }
             stream.sent(sequence, outgoing.timestamp, duration);
             listener.send(rendering, (index, stream.shift, slot.ssrc), outbox, counters);
         }
     }
+    /// From now on so many earlier packets are repeated for a listener, which must know RED.
+    pub(crate) fn protect(&mut self, now: Instant, place: usize, blocks: u8) {
+        let before = self.listeners[place].rendering;
+        let profile = self.renderings[before].profile;
+        self.renderings[before].users -= 1;
+        let rendering = self.use_rendering(profile, blocks);
+        let listener = &mut self.listeners[place];
+        (listener.rendering, listener.blocks, listener.blocks_since) = (rendering, blocks, Some(now));
+        let is_wanted = self.listeners.iter().any(|listener| listener.blocks > 0);
+        for slot in &mut self.slots {
+            if is_wanted { slot.recent.enable() } else { slot.recent.disable() }
+        }
+    }
+
+    /// From now on the listener may ask for packets again.
+    pub(crate) fn allow_asking_again(&mut self, place: usize) {
+        self.listeners[place].may_ask_again = true;
+        for slot in &mut self.slots {
+            slot.history.enable();
+        }
+    }
+
+    /// Sends a packet once more, byte for byte as the listener should have got it. `false`: it cannot.
+    pub(crate) fn send_again(
+        &mut self,
+        now: Instant,
+        place: usize,
+        (ssrc, number): (u32, u16),
+        outbox: &mut Outbox,
+        counters: &mut Counters,
+    ) -> bool {
+        let Some(listener) = self.listeners.get_mut(place).filter(|listener| listener.may_ask_again) else {
+            return false;
+        };
+        let Some(slot) = self.slots.iter().find(|slot| slot.ssrc == ssrc) else { return false };
+        let Some(stream) = slot.streams.get(place) else { return false };
+        let Some(lane) = self.slots.get(usize::from(stream.lane)) else { return false };
+        let Some((sequence, index)) = stream.sent_as(number) else { return false };
+        let found = lane.history.find(now, listener.blocks_since, sequence, lane.ssrc);
+        // What was made with redundancy depended on what had come by then; it is its own repair.
+        let Some(outgoing) = found.filter(|outgoing| outgoing.red.is_some() || listener.blocks == 0) else {
+            return false;
+        };
+        self.packet += 1;
+        let rendering = &mut self.renderings[listener.rendering];
+        rendering.render(self.packet, &outgoing, &lane.recent);
+        listener.send(rendering, (index, stream.shift, ssrc), outbox, counters);
+        counters.rtp_sent_again += 1;
+        true
+    }
+
     pub(crate) fn assignments(&self) -> Vec<SlotAssignment> {
         let taken = self.slots.iter().enumerate().filter_map(|(place, slot)| {
             let Holder { peer, track, .. } = slot.holder?;

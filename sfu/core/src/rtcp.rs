@@ -6,10 +6,15 @@ const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
 const SOURCE_DESCRIPTION: u8 = 202;
 const GOODBYE: u8 = 203;
+/// RFC 4585 section 6.1, and the one message of it that is about single packets.
+const TRANSPORT_FEEDBACK: u8 = 205;
+const GENERIC_NACK: usize = 1;
 const CNAME: u8 = 1;
 
 const BLOCK_BYTES: usize = 24;
 const SENDER_INFO_BYTES: usize = 20;
+/// SSRC of the sender, SSRC of the stream.
+const FEEDBACK_BYTES: usize = 8;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SenderInfo {
@@ -40,7 +45,15 @@ pub(crate) struct ReportBlock {
 pub(crate) enum Item {
     Sender(SenderInfo),
     Block(ReportBlock),
-    Goodbye { ssrc: u32 },
+    Goodbye {
+        ssrc: u32,
+    },
+    /// Generic NACK (RFC 4585 section 6.2.1): this sequence number of our stream, and those behind it whose bit is set.
+    Nack {
+        ssrc: u32,
+        sequence: u16,
+        following: u16,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,6 +108,7 @@ impl<'a> Packet<'a> {
             SENDER_REPORT => 4 + SENDER_INFO_BYTES + BLOCK_BYTES * self.count,
             RECEIVER_REPORT => 4 + BLOCK_BYTES * self.count,
             GOODBYE => 4 * self.count,
+            TRANSPORT_FEEDBACK => FEEDBACK_BYTES,
             _ => 0,
         }
     }
@@ -115,6 +129,16 @@ impl<'a> Packet<'a> {
             GOODBYE => {
                 for index in 0..self.count {
                     each(Item::Goodbye { ssrc: word(self.body, 4 * index) });
+                }
+            }
+            TRANSPORT_FEEDBACK if self.count == GENERIC_NACK => {
+                for lost in self.body.get(FEEDBACK_BYTES..).unwrap_or(&[]).chunks_exact(4) {
+                    let lost = word(lost, 0);
+                    each(Item::Nack {
+                        ssrc: word(self.body, 4),
+                        sequence: (lost >> 16) as u16,
+                        following: lost as u16,
+                    });
                 }
             }
             _ => {}
@@ -301,8 +325,20 @@ mod tests {
 
     #[test]
     fn unknown_kinds_are_passed_over() {
-        let feedback = [0x81, 205, 0, 2, 1, 2, 3, 4, 5, 6, 7, 8];
-        assert_eq!(items(&feedback).unwrap(), []);
+        let congestion = [0x8f, 205, 0, 3, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 1];
+        let picture_loss = [0x81, 206, 0, 2, 1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(items(&[&congestion[..], &picture_loss[..]].concat()).unwrap(), []);
+    }
+
+    #[test]
+    fn each_entry_of_a_nack_is_read() {
+        let nack = [0x81, 205, 0, 4, 0, 0, 0, 1, 0, 0, 0, 5, 0xff, 0xfe, 0x80, 0x01, 0, 7, 0, 0];
+        let first = Item::Nack { ssrc: 5, sequence: 0xfffe, following: 0x8001 };
+        assert_eq!(items(&nack).unwrap(), [first, Item::Nack { ssrc: 5, sequence: 7, following: 0 }]);
+        let empty = [0x81, 205, 0, 2, 0, 0, 0, 1, 0, 0, 0, 5];
+        assert_eq!(items(&empty).unwrap(), []);
+        let cut = [0x81, 205, 0, 1, 0, 0, 0, 1];
+        assert_eq!(items(&cut), Err(Malformed));
     }
 
     proptest! {

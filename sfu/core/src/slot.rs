@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{PeerId, TrackId, TrackKind, clock::rtp_units};
+use crate::{PeerId, TrackId, TrackKind, clock::rtp_units, history::History, redundancy::Recent};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Holder {
@@ -22,6 +22,9 @@ pub(crate) struct Slot {
     pub(crate) holder: Option<Holder>,
     /// One for each of the room's listeners, in their order.
     pub(crate) streams: Vec<Stream>,
+    /// For listeners that lose packets, and for those that ask for them again.
+    pub(crate) recent: Recent,
+    pub(crate) history: History,
     /// Since the slot carried its first packet, for sender reports.
     pub(crate) packets: u32,
     pub(crate) octets: u32,
@@ -51,6 +54,7 @@ enum Source {
         timestamp_offset: u32,
         /// Nothing older than the first packet of the source fits behind it.
         first: u64,
+        first_timestamp: u32,
     },
 }
 
@@ -61,6 +65,10 @@ pub(crate) struct Stamp {
     pub(crate) timestamp: u32,
     /// First packet of a source: a talk spurt begins (RFC 3551 section 4.1).
     pub(crate) starts: bool,
+    /// No packet with a higher sequence came before it.
+    pub(crate) is_newest: bool,
+    /// Time of the source in this slot: what its packet repeats from before was not for these listeners.
+    pub(crate) since_start: u32,
 }
 
 impl Slot {
@@ -71,6 +79,8 @@ impl Slot {
             ssrc,
             holder: None,
             streams: Vec::new(),
+            recent: Recent::default(),
+            history: History::default(),
             packets: 0,
             octets: 0,
             source: Source::New,
@@ -105,13 +115,17 @@ impl Slot {
                 return None;
             }
             self.lead = lead;
+            self.recent.clear();
             self.source = Source::Running {
                 sequence_offset: first.wrapping_sub(index),
                 timestamp_offset: begins.wrapping_sub(timestamp),
                 first,
+                first_timestamp: begins,
             };
         }
-        let Source::Running { sequence_offset, timestamp_offset, first } = self.source else { return None };
+        let Source::Running { sequence_offset, timestamp_offset, first, first_timestamp } = self.source else {
+            return None;
+        };
         let sequence = index.wrapping_add(sequence_offset);
         // Signed distance: an index below the first one wraps.
         if (sequence.wrapping_sub(first) as i64) < 0 {
@@ -124,7 +138,13 @@ impl Slot {
             self.last_duration = duration;
             self.last_at = Some(now);
         }
-        Some(Stamp { sequence, timestamp, starts })
+        Some(Stamp {
+            sequence,
+            timestamp,
+            starts,
+            is_newest: sequence == self.top,
+            since_start: timestamp.wrapping_sub(first_timestamp),
+        })
     }
 
     /// Where another source goes on: by the clock, but not before the last packet has been played.
@@ -154,6 +174,8 @@ pub(crate) struct Stream {
     pub(crate) shift: u32,
     /// Where the last packet ends, in the listener's timestamps.
     end: u32,
+    /// Lowest sequence of the lane since which neither offset nor shift have changed.
+    steady_from: u64,
     started: bool,
     /// The present lane, as index into the room's slots.
     pub(crate) lane: u8,
@@ -163,6 +185,9 @@ pub(crate) struct Stream {
 /// in the slot) is closed up before it could reach half of 2^15.
 const GAP_MAX: u64 = 1 << 14;
 
+/// No lane: nothing comes at present.
+const AWAY: u8 = u8::MAX;
+
 /// On the circle of timestamps.
 fn is_later(timestamp: u32, than: u32) -> bool {
     (timestamp.wrapping_sub(than) as i32) > 0
@@ -171,7 +196,7 @@ fn is_later(timestamp: u32, than: u32) -> bool {
 impl Stream {
     /// Of a slot that has sent nothing yet.
     pub(crate) fn new(lane: u8) -> Self {
-        Self { offset: 0, floor: 0, top: 0, shift: 0, end: 0, started: false, lane }
+        Self { offset: 0, floor: 0, top: 0, shift: 0, end: 0, steady_from: 0, started: false, lane }
     }
 
     pub(crate) fn has_sent(&self) -> bool {
@@ -186,6 +211,7 @@ impl Stream {
             self.started = true;
             self.offset = u64::from(first).wrapping_sub(sequence);
             self.floor = sequence.saturating_sub(u64::from(first));
+            self.steady_from = self.floor;
             self.top = sequence;
         } else if sequence > self.top {
             if sequence - self.top > GAP_MAX {
@@ -204,18 +230,36 @@ impl Stream {
         self.lane = lane;
         let next = if self.started && is_later(self.end, home) { self.end } else { home };
         self.shift = next.wrapping_sub(timestamp);
+        self.steady_from = sequence;
         if self.started {
             self.go_on_with(sequence);
             self.top = sequence;
         }
     }
 
+    /// The listener's own voice is in the slot: whatever comes next joins on.
+    pub(crate) fn leave_lane(&mut self, lane: u8) {
+        if self.lane == lane {
+            self.lane = AWAY;
+        }
+    }
+
     /// Back in its own lane and ahead of it: the first pause makes up for that.
     #[inline]
-    pub(crate) fn come_home(&mut self, timestamp: u32) {
-        if self.shift != 0 && !is_later(self.end, timestamp) {
+    pub(crate) fn come_home(&mut self, sequence: u64, timestamp: u32) {
+        if self.shift != 0 && sequence > self.top && !is_later(self.end, timestamp) {
             self.shift = 0;
+            self.steady_from = sequence;
         }
+    }
+
+    /// The sequence of the lane and the packet index behind a sequence number that the listener asks for again; `None`
+    /// when it was not sent to it, or not with the present offset and shift.
+    pub(crate) fn sent_as(&self, number: u16) -> Option<(u64, u64)> {
+        let top = self.top.wrapping_add(self.offset);
+        let behind = u64::from((top as u16).wrapping_sub(number));
+        let sequence = self.top.checked_sub(behind).filter(|sequence| *sequence >= self.steady_from)?;
+        self.started.then(|| (sequence, sequence.wrapping_add(self.offset)))
     }
 
     /// A packet with this sequence and timestamp of the lane has been sent.
@@ -230,6 +274,7 @@ impl Stream {
         let next = self.top.wrapping_add(self.offset) + 1;
         self.offset = next.wrapping_sub(sequence);
         self.floor = sequence;
+        self.steady_from = sequence;
     }
 }
 

@@ -64,6 +64,11 @@ impl Node {
         }
         self.timers.arm(now + TICK, id, Alarm::Tick);
         let room_key = peer.room;
+        if peer.profile.red.is_some()
+            && let (Some(blocks), Some(place)) = (peer.protection.decide(now), peer.listener)
+        {
+            self.rooms[room_key].protect(now, place, blocks);
+        }
         if now >= peer.report_at {
             self.report(now, key);
         }

@@ -237,6 +237,11 @@ fn red_passes_to_those_who_know_it_and_is_unwrapped_for_the_others() {
     let mut knows = Client::connected(&mut world, 2, |_| {});
     let plain = HeaderProfile { opus: 109, red: None, audio_level: Some(1), mid: None };
     let mut does_not = Client::connected(&mut world, 3, |join| join.profile = plain);
+    a.speak(b"first");
+    world.settle(&mut [&mut a, &mut knows, &mut does_not]);
+    for client in [&mut knows, &mut does_not] {
+        client.received.clear();
+    }
     let red = [&[0x80 | 111, 0x0f, 0x00, 3, 111][..], b"old", b"new!"].concat();
     a.send_as(0, 63, &red, None, false);
     a.send_as(0, 63, &[0x80 | 111, 0, 0, 200, 111, 1], None, false);

@@ -155,7 +155,7 @@ impl Writer<'_> {
 
     /// Codecs with OUR wishes as a receiver (RFC 7587 section 7.1), and what we send.
     fn codecs(&mut self, track: Option<&Track>, slot: Option<TrackKind>, dtx: bool) {
-        let HeaderProfile { opus, red, audio_level, mid } = self.offer.profile;
+        let HeaderProfile { opus, red, audio_level, mid, nack } = self.offer.profile;
         let kind = track.map(|track| track.kind).or(slot).unwrap_or(TrackKind::Mic);
         self.line(format_args!("a=rtpmap:{opus} opus/48000/2"));
         match kind {
@@ -167,6 +167,9 @@ impl Writer<'_> {
             TrackKind::Program => self.line(format_args!(
                 "a=fmtp:{opus} minptime=10;stereo=1;sprop-stereo=1;maxaveragebitrate={PROGRAM_BITRATE}"
             )),
+        }
+        if nack && slot.is_some() {
+            self.line(format_args!("a=rtcp-fb:{opus} nack"));
         }
         if let Some(red) = red {
             self.line(format_args!("a=rtpmap:{red} red/48000/2"));

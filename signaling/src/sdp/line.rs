@@ -22,6 +22,8 @@ pub(super) struct Line<'a> {
     pub(super) opus: Option<u8>,
     pub(super) opus_format: &'a str,
     pub(super) red: Option<u8>,
+    /// Generic NACK (RFC 4585 section 4.2).
+    pub(super) nack: bool,
     pub(super) audio_level: Option<u8>,
     pub(super) mid_extension: Option<u8>,
     pub(super) ssrc: Option<u32>,
@@ -42,6 +44,7 @@ impl<'a> Line<'a> {
             opus,
             opus_format: opus.and_then(|opus| format_parameters(media, opus)).unwrap_or(""),
             red,
+            nack: opus.is_some_and(|opus| may_ask_again(media, opus)),
             audio_level: extension(media, URI_AUDIO_LEVEL),
             mid_extension: extension(media, URI_MID),
             ssrc: attribute(media, "ssrc").and_then(|ssrc| ssrc.split(' ').next()?.parse().ok()),
@@ -114,6 +117,15 @@ fn red_over(media: &Media, opus: u8) -> Option<u8> {
         format_parameters(media, *pt).is_some_and(|blocks| blocks.trim().split('/').all(|pt| pt.parse() == Ok(opus)))
     };
     payload_types(media).filter(|&pt| codec_is(media, pt, "red/48000/2")).find(is_over_opus)
+}
+
+/// `a=rtcp-fb:111 nack` or `a=rtcp-fb:* nack`, with nothing behind it.
+fn may_ask_again(media: &Media, opus: u8) -> bool {
+    attributes(media, "rtcp-fb").any(|feedback| {
+        let mut words = feedback.split_ascii_whitespace();
+        let is_ours = words.next().is_some_and(|pt| pt == "*" || pt.parse() == Ok(opus));
+        is_ours && words.next() == Some("nack") && words.next().is_none()
+    })
 }
 
 /// One-byte header extension id (RFC 8285): 1 to 14.

@@ -339,6 +339,8 @@ fn profile(lines: &[Line<'_>], sections: &[Section]) -> Result<HeaderProfile, Sd
         red: agreed(|line| line.red),
         audio_level: agreed(|line| line.audio_level),
         mid: agreed(|line| line.mid_extension),
+        nack: active.iter().any(|line| line.direction.receive)
+            && active.iter().all(|line| line.nack || !line.direction.receive),
     })
 }
 

@@ -153,7 +153,7 @@ fn what_the_node_is_asked_for() {
     ];
     for (name, opus, red, audio_level, mid, tracks, speech, program) in expected {
         let offer = parse(&fixture(name)).unwrap();
-        let profile = sfu_control::HeaderProfile { opus, red, audio_level, mid };
+        let profile = sfu_control::HeaderProfile { opus, red, audio_level, mid, nack: false };
         assert_eq!(offer.profile, profile, "{name}");
         assert_eq!(offer.tracks().len(), tracks, "{name}");
         assert!(offer.tracks().iter().all(|track| track.ssrc.is_some()), "{name}");
@@ -161,6 +161,23 @@ fn what_the_node_is_asked_for() {
         assert_eq!((count(TrackKind::Mic), count(TrackKind::Program)), (speech, program), "{name}");
         assert_eq!((offer.dtls_role, offer.fingerprint.algorithm.as_str()), (DtlsRole::Server, "sha-256"), "{name}");
     }
+}
+
+#[test]
+fn asking_again_is_agreed_only_where_every_slot_has_it() {
+    let with = |feedback: &str| {
+        let given = fixture("chromium-speaker");
+        given.replace("a=rtpmap:111 opus/48000/2", &format!("a=rtcp-fb:{feedback}\r\na=rtpmap:111 opus/48000/2"))
+    };
+    let nack = |sdp: &str| parse(sdp).unwrap().profile.nack;
+    assert!(!nack(&fixture("chromium-speaker")));
+    assert!(nack(&with("111 nack")) && nack(&with("* nack")));
+    for other in ["111 nack pli", "63 nack", "111 transport-cc"] {
+        assert!(!nack(&with(other)), "{other}");
+    }
+    let all = with("111 nack");
+    let (head, last) = all.rsplit_once("a=rtcp-fb:111 nack\r\n").unwrap();
+    assert!(!nack(&format!("{head}{last}")), "one slot is without it");
 }
 
 #[test]

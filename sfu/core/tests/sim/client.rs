@@ -42,6 +42,10 @@ pub(crate) struct Behaviour {
     pub(crate) no_fingerprint: bool,
     pub(crate) unknown_attribute: bool,
     pub(crate) no_checks: bool,
+    /// Keeps each media datagram as it came.
+    pub(crate) keeps_datagrams: bool,
+    /// The network takes its media away.
+    pub(crate) hears_nothing: bool,
 }
 
 pub(crate) struct Client {
@@ -53,6 +57,7 @@ pub(crate) struct Client {
     pub(crate) joined: Joined,
     pub(crate) received: Vec<Received>,
     pub(crate) rtcp: Vec<Vec<u8>>,
+    pub(crate) datagrams: Vec<Vec<u8>>,
     pub(crate) answers: Vec<(Class, Option<u16>)>,
     pub(crate) srtp_profile: Option<Profile>,
     pub(crate) closed: bool,
@@ -129,6 +134,7 @@ impl Client {
             joined,
             received: Vec::new(),
             rtcp: Vec::new(),
+            datagrams: Vec::new(),
             answers: Vec::new(),
             srtp_profile: None,
             closed: false,
@@ -342,6 +348,12 @@ impl Client {
             let len = opener.open_rtcp(&mut packet).expect("authentic report");
             packet.truncate(len);
             return self.rtcp.push(packet);
+        }
+        if self.behaviour.keeps_datagrams {
+            self.datagrams.push(datagram.to_vec());
+        }
+        if self.behaviour.hears_nothing {
+            return;
         }
         let header = RtpHeader::parse(&packet).unwrap();
         let Ok(opened) = opener.open_rtp(&mut packet, &header) else {

@@ -12,7 +12,7 @@ use std::{
 };
 
 #[allow(unused_imports, reason = "each test file uses its part of the harness")]
-pub(crate) use client::{Behaviour, Client, Received};
+pub(crate) use client::{Behaviour, Client, Received, Stream};
 use sfu_core::{
     Certificate, Command, Counters, DropReason, DtlsRole, Event, Fingerprint, HeaderProfile, IceCredentials, Join,
     Joined, Limits, Mid, Node, NodeConfig, Path, PeerId, Reply, RoomId, SlotSpec, Ssrc, TrackKind, TrackSpec,
@@ -199,6 +199,7 @@ pub(crate) fn join(peer: u64, ice: IceCredentials, fingerprint: Fingerprint) -> 
         fingerprint,
         dtls_role: DtlsRole::Server,
         profile: chromium(),
+        nack: false,
         tracks: vec![track(TrackKind::Mic, "0", Some(1_000 + peer as u32))],
         slots: slots(8, 2),
     }
