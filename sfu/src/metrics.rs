@@ -123,6 +123,7 @@ const SERIES: [Series; SERIES_COUNT] = [
     counter("sent_bytes", "Payload bytes of those", |r| r.core.transmit_bytes),
     counter("rtp_received", "Authenticated RTP packets", |r| r.core.rtp_received),
     counter("rtp_forwarded", "RTP packets sealed for a listener", |r| r.core.rtp_forwarded),
+    counter("rtp_sent_again", "Of those, sent once more because the listener asked", |r| r.core.rtp_sent_again),
     counter("rtcp_received", "Authenticated RTCP compounds", |r| r.core.rtcp_received),
     counter("rtcp_sent", "RTCP compounds sent", |r| r.core.rtcp_sent),
     counter("stun_answered", "Authenticated binding requests answered", |r| r.core.stun_answered),
