@@ -303,6 +303,7 @@ impl Room {
             listener.send(rendering, (index, stream.shift, slot.ssrc), outbox, counters);
         }
     }
+
     /// From now on so many earlier packets are repeated for a listener, which must know RED.
     pub(crate) fn protect(&mut self, now: Instant, place: usize, blocks: u8) {
         let before = self.listeners[place].rendering;
@@ -321,7 +322,7 @@ impl Room {
     pub(crate) fn allow_asking_again(&mut self, place: usize) {
         self.listeners[place].may_ask_again = true;
         for slot in &mut self.slots {
-            slot.history.enable();
+            slot.keep_history();
         }
     }
 

@@ -25,6 +25,7 @@ pub(crate) struct Slot {
     /// For listeners that lose packets, and for those that ask for them again.
     pub(crate) recent: Recent,
     pub(crate) history: History,
+    keeps_history: bool,
     /// Since the slot carried its first packet, for sender reports.
     pub(crate) packets: u32,
     pub(crate) octets: u32,
@@ -81,6 +82,7 @@ impl Slot {
             streams: Vec::new(),
             recent: Recent::default(),
             history: History::default(),
+            keeps_history: false,
             packets: 0,
             octets: 0,
             source: Source::New,
@@ -94,7 +96,18 @@ impl Slot {
 
     pub(crate) fn change_holder(&mut self, holder: Option<Holder>) {
         self.holder = holder;
+        if self.keeps_history && holder.is_some() {
+            self.history.enable();
+        }
         self.restart_source();
+    }
+
+    /// From now on the last second is kept; its memory is taken when somebody is in the slot.
+    pub(crate) fn keep_history(&mut self) {
+        self.keeps_history = true;
+        if self.holder.is_some() {
+            self.history.enable();
+        }
     }
 
     /// The next packet belongs to another source, or to the same one after a break in which nothing was forwarded:
