@@ -71,6 +71,10 @@ pub(crate) struct Args {
     /// Port of the page over HTTPS, for other devices
     #[arg(long, default_value_t = 8443, value_name = "PORT")]
     pub(super) https_port: u16,
+    /// Name of this machine for other devices, in links and for the relay: Firefox takes a relay over TLS by name only
+    /// [default: the first address advertised]
+    #[arg(long, value_name = "NAME", value_parser = crate::local::host_name)]
+    pub(super) host: Option<String>,
     /// Port of the relay
     #[arg(long, default_value_t = 3478, value_name = "PORT")]
     pub(super) relay_port: u16,

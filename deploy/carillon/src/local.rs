@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 
 /// A process of ours that listens answers within this, or is stuck.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// RFC 1035 section 2.3.4.
+const HOST_BYTES_MAX: usize = 253;
 /// Status pages are a few hundred bytes; more than this is not one of ours.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
@@ -22,6 +24,16 @@ pub(crate) fn network_address() -> Option<IpAddr> {
     socket.connect(anywhere).ok()?;
     let address = socket.local_addr().ok()?.ip();
     (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
+/// A host name as a flag: letters, digits, hyphens and dots.
+pub(crate) fn host_name(text: &str) -> Result<String, &'static str> {
+    let is_label = |label: &str| {
+        let letters = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        letters && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let is_name = text.len() <= HOST_BYTES_MAX && text.split('.').all(is_label) && text.parse::<IpAddr>().is_err();
+    if is_name { Ok(text.to_owned()) } else { Err("a host name has letters, digits, hyphens and dots") }
 }
 
 /// Looks where a shell would look.
@@ -53,6 +65,13 @@ fn status_of(answer: &[u8]) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn host_names_are_names() {
+        assert!(["localhost", "call.example.org", "a-1.b"].iter().all(|name| host_name(name).is_ok()));
+        let bad = ["", ".", "a..b", "a b", "-a", "a/b", "a:1", "192.0.2.1", "käse", &"a".repeat(64)];
+        assert!(bad.iter().all(|name| host_name(name).is_err()));
+    }
 
     #[test]
     fn the_status_line_is_read_and_anything_else_is_no_answer() {

@@ -1,5 +1,6 @@
 // Real browsers, one process tree and one profile each, with their own microphone tone and their own PulseAudio sink.
-import { mkdtempSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import puppeteer from 'puppeteer-core';
@@ -15,8 +16,12 @@ export class Browser {
   /// again. `shares`: the title of the tab that is
   /// chosen when a page asks what to share. The user interface that says yes to everything would share a pretended screen
   /// with a silent sound of its own; without it the browser captures the tab that has the title, as for a person.
-  static async chromium({ hz = 440, says = null, ear = null, autoplay = true, window = '1280,900', shares = null } = {}) {
+  /// `authority`: a certificate authority (PEM) that it trusts beside the usual ones.
+  static async chromium({
+    hz = 440, says = null, ear = null, autoplay = true, window = '1280,900', shares = null, authority = null,
+  } = {}) {
     const profile = mkdtempSync(path.join(tmpdir(), 'carillon-chromium-'));
+    if (authority) trust(path.join(profile, '.pki/nssdb'), authority);
     const tone = says ?? writeTone(path.join(profile, 'microphone.wav'), { left: hz });
     const browser = await puppeteer.launch({
       executablePath: CHROMIUM,
@@ -24,7 +29,8 @@ export class Browser {
       userDataDir: profile,
       defaultViewport: null,
       protocolTimeout: 60_000,
-      env: { ...process.env, ...(ear?.pulse.env ?? {}), ...(ear ? { PULSE_SINK: ear.sink } : {}) },
+      env: { ...process.env, ...(ear?.pulse.env ?? {}), ...(ear ? { PULSE_SINK: ear.sink } : {}),
+        ...(authority ? { HOME: profile } : {}) },
       // Puppeteer mutes a headless Chromium; here the sound is the point.
       ignoreDefaultArgs: ['--mute-audio'],
       args: [
@@ -45,8 +51,9 @@ export class Browser {
 
   /// Firefox lists no loopback address among its candidates whatever its settings say: the node must be advertised at an
   /// address of the machine's network, as `carillon dev` does by itself.
-  static async firefox({ hz = 440, ear = null } = {}) {
+  static async firefox({ hz = 440, ear = null, authority = null } = {}) {
     const profile = mkdtempSync(path.join(tmpdir(), 'carillon-firefox-'));
+    if (authority) trust(profile, authority);
     const browser = await puppeteer.launch({
       browser: 'firefox',
       executablePath: FIREFOX,
@@ -104,6 +111,14 @@ export class Browser {
       // Gone already.
     }
   }
+}
+
+/// Puts the authority into the certificate database of a browser that has not run yet.
+function trust(folder, authority) {
+  mkdirSync(folder, { recursive: true });
+  const certutil = (...args) => execFileSync('certutil', [...args, '-d', `sql:${folder}`], { stdio: 'pipe' });
+  certutil('-N', '--empty-password');
+  certutil('-A', '-n', 'test authority', '-t', 'C,,', '-i', authority);
 }
 
 /// One page of a browser, with the probe in it.

@@ -7,7 +7,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const REPOSITORY = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../..');
-export const OUT = path.join(REPOSITORY, 'tests/out/first-call');
+export const OUT = process.env.TEST_OUT ?? path.join(REPOSITORY, 'tests/out/first-call');
 const alive = new Set();
 
 process.on('exit', () => {

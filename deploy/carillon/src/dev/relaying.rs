@@ -21,8 +21,8 @@ const REALM: &str = "carillon";
 /// Where the two processes are and what they share.
 #[derive(Debug)]
 pub(super) struct Relaying {
-    /// Where clients reach the relay.
-    host: IpAddr,
+    /// Where clients reach the relay, as it stands in a URL.
+    host: String,
     listen: Vec<IpAddr>,
     port: u16,
     tls_port: u16,
@@ -46,12 +46,12 @@ pub(super) struct RelayReport {
 }
 
 impl Relaying {
-    /// Chooses ports and writes the file of secrets. `host`: where other devices reach this machine.
+    /// Chooses ports and writes the file of secrets. `outside`: where other devices reach this machine.
     pub(super) fn plan(
         ports: &mut PortFinder,
         args: &Args,
         advertise: &[IpAddr],
-        host: IpAddr,
+        outside: IpAddr,
         secrets: &Secrets,
         state: &Path,
     ) -> anyhow::Result<Self> {
@@ -64,6 +64,7 @@ impl Relaying {
         let secrets_file = state.join("relay-secrets");
         write_private(&secrets_file, secrets.relay.expose().as_bytes())?;
         let listen = own_addresses(advertise);
+        let host = args.host.clone().unwrap_or_else(|| host(outside));
         Ok(Self { host, listen, port, tls_port, relay_admin, http, broker_admin, secrets_file })
     }
 
@@ -147,7 +148,7 @@ impl Relaying {
     }
 
     fn urls(&self) -> Vec<String> {
-        let (host, port, tls_port) = (host(self.host), self.port, self.tls_port);
+        let (host, port, tls_port) = (&self.host, self.port, self.tls_port);
         vec![
             format!("turn:{host}:{port}?transport=udp"),
             format!("turn:{host}:{port}?transport=tcp"),

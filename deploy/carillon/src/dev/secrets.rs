@@ -75,9 +75,14 @@ pub(super) struct Certificate {
     pub(super) key: PathBuf,
 }
 
-/// Self-signed, for `localhost` and these addresses.
-pub(super) fn write_certificate(folder: &Path, addresses: &[IpAddr]) -> anyhow::Result<Certificate> {
-    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).context("certificate")?;
+/// Self-signed, for `localhost`, this name and these addresses.
+pub(super) fn write_certificate(
+    folder: &Path,
+    name: Option<&str>,
+    addresses: &[IpAddr],
+) -> anyhow::Result<Certificate> {
+    let names = ["localhost"].into_iter().chain(name).map(str::to_owned).collect::<Vec<_>>();
+    let mut params = CertificateParams::new(names).context("certificate")?;
     params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
     params.distinguished_name.push(DnType::CommonName, "Carillon on this machine");
     let key = KeyPair::generate().context("certificate key")?;
@@ -120,7 +125,7 @@ mod tests {
     #[test]
     fn the_certificate_is_written_as_pem() {
         let folder = tempfile::tempdir().unwrap();
-        let files = write_certificate(folder.path(), &["127.0.0.1".parse().unwrap()]).unwrap();
+        let files = write_certificate(folder.path(), Some("call.test"), &["127.0.0.1".parse().unwrap()]).unwrap();
         assert!(std::fs::read_to_string(files.certificate).unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
         assert!(std::fs::read_to_string(files.key).unwrap().contains("PRIVATE KEY-----"));
     }

@@ -281,7 +281,11 @@ impl Plan {
             admin.insert("audio-bridge", format!("http://{bridge}"));
         }
         admin.extend(self.relaying.admin());
-        let host = SocketAddr::new(outside(&self.advertise), self.https.port());
+        let port = self.https.port();
+        let host = match &self.args.host {
+            Some(name) => format!("{name}:{port}"),
+            None => SocketAddr::new(outside(&self.advertise), port).to_string(),
+        };
         Ok(ReadyReport {
             ws: self.ws(),
             room: self.args.room.clone(),
@@ -332,7 +336,7 @@ fn certificate(args: &Args, state: &Path, advertise: &[IpAddr]) -> anyhow::Resul
     }
     let mut names = vec![LOOPBACK, IpAddr::V6(Ipv6Addr::LOCALHOST)];
     names.extend(advertise.iter().filter(|address| !address.is_loopback()));
-    write_certificate(state, &names)
+    write_certificate(state, args.host.as_deref(), &names)
 }
 
 fn cores() -> u16 {
