@@ -338,3 +338,26 @@ async fn no_series_names_a_caller() {
     assert!(text.contains("broker_refusals_total{reason=\"credential\"} 1"), "{text}");
     assert!(!text.contains("ada") && !text.contains("wrong") && !text.contains("desk"), "{text}");
 }
+
+#[tokio::test]
+async fn a_sha256_secret_signs_where_there_is_no_other() {
+    let password_of = async |settings: Value| {
+        let answer = Bench::new(settings).ask(&format!("GET /turn?username=ada&key={KEY}")).await.json();
+        (answer["username"].as_str().unwrap().to_owned(), answer["password"].as_str().unwrap().to_owned())
+    };
+    let signed = |username: &str, secret: &str| {
+        use hmac::Mac as _;
+        let mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+        base64::Engine::encode(
+            &base64::engine::general_purpose::STANDARD,
+            mac.chain_update(username).finalize().into_bytes(),
+        )
+    };
+    let mut settings = settings();
+    settings["secret_sha256"] = json!(["strong-secret-of-the-tests"]);
+    let (username, password) = password_of(settings.clone()).await;
+    assert_ne!(password, signed(&username, "strong-secret-of-the-tests"), "SHA-1 secrets come first");
+    settings.as_object_mut().unwrap().remove("secret");
+    let (username, password) = password_of(settings).await;
+    assert_eq!(password, signed(&username, "strong-secret-of-the-tests"));
+}
