@@ -442,3 +442,32 @@ async fn join_realistic(
 fn may_send(remote: &Remote, owns_target: bool) -> bool {
     owns_target || remote.address.ip().to_canonical().is_loopback()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_cannot_aim_the_load_at_another_host() {
+        let ice = IceCredentials { ufrag: "u".repeat(4), pwd: "p".repeat(24) };
+        let remote = |address: &str| Remote {
+            address: address.parse().expect("an address"),
+            ice: ice.clone(),
+            fingerprint: [0; 32],
+            we_are_dtls_client: true,
+            send: None,
+            receive_ssrcs: Vec::new(),
+        };
+        for (address, allowed) in [
+            ("127.0.0.1:9", true),
+            ("[::1]:9", true),
+            ("[::ffff:127.0.0.1]:9", true),
+            ("192.0.2.1:9", false),
+            ("[2001:db8::1]:9", false),
+            ("0.0.0.0:9", false),
+        ] {
+            assert_eq!(may_send(&remote(address), false), allowed, "{address}");
+            assert!(may_send(&remote(address), true));
+        }
+    }
+}
