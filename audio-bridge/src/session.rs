@@ -229,7 +229,8 @@ impl Session {
     /// Offers one media connection and makes it the outlet.
     async fn offer(&mut self, client: &Client) -> Result<(), SessionError> {
         let ice_servers: Vec<IceServer> =
-            self.settings.ice_servers.iter().chain(&self.ice_servers).cloned().collect();
+            // The node's own addresses need no STUN server; one of our environment is somebody's wish.
+            self.settings.ice_servers.iter().chain(self.ice_servers.iter().filter(|s| s.credential.is_some())).cloned().collect();
         let (peer, offer) = Peer::offer(self.settings.ssrc, &ice_servers, Arc::clone(&self.playout)).await?;
         let peer = Arc::new(peer);
         let answered = async {

@@ -266,12 +266,19 @@ fn redundancy_codec() -> RTCRtpCodec {
 }
 
 /// The relays among the servers that the library can use: over UDP, with a credential. It has no TURN over TCP or TLS, and
-/// refuses the whole configuration for one entry without a credential. The node's own addresses need no STUN server.
+/// refuses the whole configuration for one entry without a credential. Beside them STUN servers that stand alone: who names
+/// one in the desktop's environment wants it.
 fn relays(ice_servers: &[IceServer]) -> Vec<RTCIceServer> {
     let is_usable = |url: &&String| url.starts_with("turn:") && !url.ends_with("=tcp");
     ice_servers
         .iter()
         .filter_map(|server| {
+            if server.credential.is_none()
+                && !server.urls.is_empty()
+                && server.urls.iter().all(|url| url.starts_with("stun:"))
+            {
+                return Some(RTCIceServer { urls: server.urls.clone(), ..RTCIceServer::default() });
+            }
             let urls: Vec<String> = server.urls.iter().filter(is_usable).cloned().collect();
             let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
             let (username, credential) = filled(&server.username).zip(filled(&server.credential))?;
@@ -362,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn relays_over_udp_with_a_credential_are_used_and_no_others() {
+    fn relays_over_udp_with_a_credential_and_lone_stun_servers_are_used() {
         let mixed =
             ["stun:r:3478", "turn:r:3478?transport=udp", "turn:r:3478?transport=tcp", "turns:r:5349?transport=tcp"];
         let usable = relays(&[
@@ -371,9 +378,10 @@ mod tests {
             server(&["turn:without:3478"], None),
             server(&["turn:empty:3478"], Some("")),
             server(&["turns:secure:5349"], Some("c2VjcmV0")),
+            server(&["stun:alone:3478"], None),
         ]);
         let urls: Vec<_> = usable.iter().flat_map(|server| &server.urls).collect();
-        assert_eq!(urls, ["turn:r:3478?transport=udp", "turn:bare:3478"]);
+        assert_eq!(urls, ["turn:r:3478?transport=udp", "turn:bare:3478", "stun:alone:3478"]);
     }
 
     #[tokio::test]
