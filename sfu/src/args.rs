@@ -83,6 +83,9 @@ pub struct Args {
     /// Take no media over TCP: without it, clients whose network lets no UDP out cannot join
     #[arg(long)]
     pub no_ice_tcp: bool,
+    /// Refuse joins while a shard is busy for this part of the time; 100: never [default: 85]
+    #[arg(long, value_name = "PERCENT")]
+    pub shed_at_percent: Option<u8>,
     /// text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log: Option<LogFormat>,

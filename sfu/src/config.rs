@@ -25,6 +25,8 @@ const PROGRAM_SLOTS_MAX: u8 = 8;
 const SOCKET_BUFFER_BYTES: std::ops::RangeInclusive<usize> = 128 * 1024..=256 * 1024 * 1024;
 /// More would be heard: a room's sound may lose 100 ms between mouth and ear in all.
 const HOLD_MS_MAX: u8 = 5;
+/// Lower, and an idle machine would refuse calls for somebody else's burst.
+const SHED_AT_PERCENT: std::ops::RangeInclusive<u8> = 30..=100;
 /// A token that can be guessed opens every call of the node.
 const TOKEN_BYTES_MIN: usize = 16;
 /// Signalling processes that a node announces itself to.
@@ -56,6 +58,7 @@ struct Settings {
     hold_ms: u8,
     no_gro: bool,
     no_ice_tcp: bool,
+    shed_at_percent: u8,
     log: LogFormat,
     log_filter: String,
 }
@@ -85,6 +88,7 @@ impl Default for Settings {
             hold_ms: 0,
             no_gro: false,
             no_ice_tcp: false,
+            shed_at_percent: 85,
             log: LogFormat::Text,
             log_filter: "info".to_owned(),
         }
@@ -114,6 +118,8 @@ pub struct Config {
     pub(crate) socket_buffer_bytes: usize,
     pub(crate) gro: bool,
     pub(crate) ice_tcp: bool,
+    /// Part of a core from which on a shard takes nobody new; above 1 it always does.
+    pub(crate) shed_at: f32,
     pub(crate) tuning: Tuning,
     pub(crate) log: LogFormat,
     pub(crate) log_filter: String,
@@ -176,6 +182,7 @@ impl Config {
             socket_buffer_bytes: within("socket_buffer_bytes", settings.socket_buffer_bytes, SOCKET_BUFFER_BYTES)?,
             gro: !settings.no_gro,
             ice_tcp: !settings.no_ice_tcp,
+            shed_at: shed_at(within("shed_at_percent", settings.shed_at_percent, SHED_AT_PERCENT)?),
             tuning: Tuning {
                 hold: Duration::from_millis(within("hold_ms", settings.hold_ms, 0..=HOLD_MS_MAX)?.into()),
             },
@@ -200,6 +207,11 @@ fn within<T: PartialOrd + std::fmt::Display>(
     }
     let expected = format!("from {} to {}", range.start(), range.end());
     Err(ConfigError::OutOfRange { key, value: value.to_string(), expected })
+}
+
+/// 100 is never reached for long, and is to mean never.
+fn shed_at(percent: u8) -> f32 {
+    if percent == 100 { f32::INFINITY } else { f32::from(percent) / 100.0 }
 }
 
 fn token(value: Option<Secret>, file: Option<&Path>) -> Result<Secret, ConfigError> {
@@ -312,6 +324,7 @@ mod tests {
             hold_ms: Some(3),
             no_gro: true,
             no_ice_tcp: true,
+            shed_at_percent: Some(70),
             log: Some(LogFormat::Json),
             log_filter: Some("debug".to_owned()),
             ..Args::default()
@@ -321,6 +334,7 @@ mod tests {
         assert_eq!(config.control_token.expose(), TOKEN);
         assert_eq!(config.announce[0].host(), Some("127.0.0.1"));
         assert_eq!((config.tuning.hold, config.gro, config.ice_tcp), (Duration::from_millis(3), false, false));
+        assert!((config.shed_at - 0.7).abs() < f32::EPSILON);
         assert_eq!(config.log, LogFormat::Json);
     }
 
@@ -353,6 +367,7 @@ mod tests {
             ("shards = 0", "shards is 0, must be from 1 to 256"),
             ("port = 65535\nshards = 2", "port is 65535, must be at most 65534 with 2 shards"),
             ("peers_max = 5000", "peers_max is 5000, must be from 1 to 4096"),
+            ("shed_at_percent = 101", "shed_at_percent is 101, must be from 30 to 100"),
             ("speech_slots = 0", "speech_slots is 0, must be from 1 to 32"),
             ("hold_ms = 6", "hold_ms is 6, must be from 0 to 5"),
             ("socket_buffer_bytes = 1", "socket_buffer_bytes is 1, must be from"),

@@ -59,6 +59,9 @@ pub(crate) struct Facts {
     pub(crate) version: &'static str,
     pub(crate) advertise: Vec<IpAddr>,
     pub(crate) ice_tcp: bool,
+    /// Part of a core from which on a shard takes nobody new, so that those it has keep all of their audio: what is left
+    /// is for bursts.
+    pub(crate) shed_at: f32,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) media: Vec<MediaAddress>,
     /// As signalling dials it.

@@ -232,6 +232,7 @@ fn facts(config: &Config, listen: IpAddr, bound: &[Bound], control: SocketAddr) 
         control_url: config.control_url.clone().unwrap_or_else(|| format!("ws://{reachable}/v1/control")),
         advertise,
         ice_tcp: config.ice_tcp,
+        shed_at: config.shed_at,
     })
 }
 

@@ -32,7 +32,8 @@ def loadgen():
 
 def node(shards, voices, *more):
     """A fresh media node whose limits are not in the way."""
-    arguments = ["--shards", str(shards), "--speech-slots", str(voices), "--room-peers-max", "4000", *more]
+    arguments = ["--shards", str(shards), "--speech-slots", str(voices), "--room-peers-max", "4000",
+                 "--shed-at-percent", "100", *more]
     return servers.Sfu(os.environ.get("SFU", RELEASE / "sfu"), *arguments)
 
 

@@ -41,7 +41,7 @@ impl Hub {
             PlaceError::PeerExists => translate::command_error(sfu_core::CommandError::PeerExists),
             PlaceError::NodeFull => translate::command_error(sfu_core::CommandError::NodeFull),
         })?;
-        if let Some(refusal) = shed(self.shards[place.shard].published.busy()) {
+        if let Some(refusal) = shed(self.shards[place.shard].published.busy(), self.facts.shed_at) {
             self.placement.remove(place.peer);
             return Err(refusal);
         }
@@ -137,19 +137,17 @@ impl Hub {
     }
 }
 
-/// Above this part of a core a shard takes nobody new, so that those it has keep all of their audio: what is left is for
-/// bursts. Placement looks for a shard with more room first.
-const SHED_AT: f32 = 0.85;
 /// The load that a shard shows is that of the last second; calls end at any time.
 const SHED_RETRY_S: u32 = 2;
 
-fn shed(busy: f32) -> Option<ControlError> {
+/// Placement has looked for a shard with more room before.
+fn shed(busy: f32, limit: f32) -> Option<ControlError> {
     let refusal = || {
         let message = format!("node is at its limit: {:.0} % of a core", busy * 100.0);
         let refusal = refuse("overloaded", message, "try again soon, or place the room on another node");
         ControlError { retry_after_s: Some(SHED_RETRY_S), ..refusal }
     };
-    (busy >= SHED_AT).then(refusal)
+    (busy >= limit).then(refusal)
 }
 
 const NO_SUCH_PEER: &str = "no_such_peer";
@@ -169,8 +167,9 @@ mod tests {
 
     #[test]
     fn joins_are_refused_above_the_limit_with_a_time_to_come_again() {
-        assert_eq!(shed(0.84), None);
-        let refusal = shed(0.9).unwrap();
+        assert_eq!(shed(0.84, 0.85), None);
+        assert_eq!(shed(1.0, f32::INFINITY), None);
+        let refusal = shed(0.9, 0.85).unwrap();
         assert_eq!((refusal.code.as_str(), refusal.retry_after_s), ("overloaded", Some(SHED_RETRY_S)));
         assert_eq!(refusal.message, "node is at its limit: 90 % of a core");
     }

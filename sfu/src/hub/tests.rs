@@ -31,6 +31,7 @@ fn bench() -> Bench {
         version: "0",
         advertise: vec!["127.0.0.1".parse().unwrap()],
         ice_tcp: false,
+        shed_at: 0.85,
         fingerprint: identity.fingerprint,
         media: vec![],
         control_url: String::new(),
