@@ -49,7 +49,7 @@ fn ports_of_a_range() {
 #[test]
 fn permissions_and_channels_of_an_allocation() {
     let folder = folder();
-    let process = start(&folder, &[]);
+    let process = Process::start(folder.path(), &["--peer", "127.0.1.0/24"]);
     let mut turn = client(&process);
     assert_eq!(turn.allocate(), 200);
     let mut bind = |n: u16| {
@@ -66,12 +66,16 @@ fn permissions_and_channels_of_an_allocation() {
     assert_eq!(bind(64), 508);
     let mut other = client(&process);
     assert_eq!(other.allocate(), 200);
-    let code = harness::code(&other.exchange(
-        Method::CREATE_PERMISSION,
-        |w| (0..65).for_each(|n| w.xor_peer_address(([127, 0, 1, n], 1).into()).expect("room")),
-        true,
-    ));
-    assert_eq!(code, 403, "the media node's address is the only peer here");
+    let mut permit = |peers: std::ops::Range<u8>| {
+        let body = |w: &mut stun::Writer<'_>| {
+            for n in peers {
+                w.xor_peer_address(([127, 0, 1, n], 1).into()).expect("room");
+            }
+        };
+        harness::code(&other.exchange(Method::CREATE_PERMISSION, body, true))
+    };
+    assert_eq!(permit(0..65), 508, "all or none");
+    assert_eq!((permit(0..40), permit(40..64), permit(64..65), permit(0..64)), (200, 200, 508, 200));
 }
 
 #[test]

@@ -28,7 +28,13 @@ fn certificate(folder: &Path) -> CertificateDer<'static> {
     made.cert.der().clone()
 }
 
-fn tls(address: SocketAddr, trusted: &CertificateDer<'static>) -> Option<StreamOwned<ClientConnection, TcpStream>> {
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+fn tls(address: SocketAddr, trusted: &CertificateDer<'static>) -> Option<Tls> {
+    tls_over(connect(address), trusted)
+}
+
+fn tls_over(stream: TcpStream, trusted: &CertificateDer<'static>) -> Option<Tls> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).expect("a certificate");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -39,17 +45,17 @@ fn tls(address: SocketAddr, trusted: &CertificateDer<'static>) -> Option<StreamO
         .with_no_client_auth();
     let name = ServerName::try_from("relay.example").expect("a name");
     let client = ClientConnection::new(Arc::new(config), name).expect("a client");
-    let mut stream = StreamOwned::new(client, connect(address));
+    let mut stream = StreamOwned::new(client, stream);
     while stream.conn.is_handshaking() {
         stream.conn.complete_io(&mut stream.sock).ok()?;
     }
     Some(stream)
 }
 
-fn start_with_tls(folder: &Path) -> Process {
+fn start_with_tls(folder: &Path, extra: &[&str]) -> Process {
     let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
-    let path = |path: &Path| path.to_str().expect("text").to_owned();
-    Process::start(folder, &["--tls-port", "0", "--tls-cert", &path(&cert), "--tls-key", &path(&key)])
+    let (cert, key) = (cert.to_str().expect("text"), key.to_str().expect("text"));
+    Process::start(folder, &[&["--tls-port", "0", "--tls-cert", cert, "--tls-key", key], extra].concat())
 }
 
 fn relays(turn: &mut Turn) {
@@ -85,7 +91,7 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 fn tcp_and_tls_relay_on_both_ports() {
     let folder = folder();
     let trusted = certificate(folder.path());
-    let process = start_with_tls(folder.path());
+    let process = start_with_tls(folder.path(), &[]);
     let at_tls = process.address("tls");
     relays(&mut Turn::over(connect(process.tcp), "ann", "the-password"));
     relays(&mut Turn::over(connect(at_tls), "ann", "the-password"));
@@ -99,7 +105,7 @@ fn tcp_and_tls_relay_on_both_ports() {
 fn a_changed_certificate_is_for_new_connections_and_a_broken_one_for_none() {
     let folder = folder();
     let first = certificate(folder.path());
-    let process = start_with_tls(folder.path());
+    let process = start_with_tls(folder.path(), &[]);
     let at_tls = process.address("tls");
     let mut standing = Turn::over(tls(at_tls, &first).expect("TLS"), "ann", "the-password");
     assert_eq!(standing.allocate(), 200);
@@ -194,17 +200,25 @@ fn s13_a_client_that_does_not_read_loses_the_newest_and_no_memory() {
 #[test]
 fn a_balancer_says_whose_connection_it_is_and_nobody_else_may() {
     let folder = folder();
-    let process = Process::start(folder.path(), &["--proxy-from", "127.0.0.1"]);
+    let trusted = certificate(folder.path());
+    let process = start_with_tls(folder.path(), &["--proxy-from", "127.0.0.1"]);
     let v1 = b"PROXY TCP4 198.51.100.7 192.0.2.1 50000 3478\r\n".to_vec();
     let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0C".to_vec();
     v2.extend([198, 51, 100, 7, 192, 0, 2, 1, 0xC3, 0x50, 0x0D, 0x96]);
-    for header in [v1, v2] {
-        let mut stream = connect(process.tcp);
-        stream.write_all(&[header, binding()].concat()).expect("written");
+    let mapped = |stream: &mut dyn Read| {
         let mut answer = [0; 32];
         stream.read_exact(&mut answer).expect("an answer");
-        let mapped = Message::parse(&answer).expect("an answer").xor_mapped_address();
-        assert_eq!(mapped, Some("198.51.100.7:50000".parse().expect("an address")));
+        Message::parse(&answer).expect("an answer").xor_mapped_address().expect("an address").to_string()
+    };
+    for header in [v1, v2] {
+        let mut plain = connect(process.tcp);
+        plain.write_all(&[header.clone(), binding()].concat()).expect("written");
+        assert_eq!(mapped(&mut plain), "198.51.100.7:50000");
+        let mut secure = connect(process.address("tls"));
+        secure.write_all(&header).expect("written");
+        let mut secure = tls_over(secure, &trusted).expect("TLS");
+        secure.write_all(&binding()).expect("written");
+        assert_eq!(mapped(&mut secure), "198.51.100.7:50000");
     }
     let mut without = connect(process.tcp);
     without.write_all(&binding()).expect("written");

@@ -100,11 +100,10 @@ impl Server {
     }
 
     /// Says whether the connection stands. The answer goes to [`PendingConnect::client`].
-    #[expect(clippy::boxed_local, reason = "as Action gave it")]
     pub fn complete_connect(
         &mut self,
         now: Instant,
-        pending: Box<PendingConnect>,
+        pending: &PendingConnect,
         is_connected: bool,
         out: &mut [u8],
     ) -> Action {

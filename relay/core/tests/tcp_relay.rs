@@ -34,7 +34,7 @@ fn connect(world: &mut World, turn: &mut Turn, peer: &str) -> Got {
 fn complete(world: &mut World, got: Got, is_connected: bool) -> (u16, Option<ConnectionId>) {
     let mut out = [0; ANSWER_BYTES_MAX];
     let pending = got.connect.expect("a connection to open");
-    let Action::Answer(len) = world.server.complete_connect(world.now, pending, is_connected, &mut out) else {
+    let Action::Answer(len) = world.server.complete_connect(world.now, &pending, is_connected, &mut out) else {
         panic!("no answer");
     };
     let answer = Got { answer: out[..len].to_vec(), ..Got::default() };

@@ -52,7 +52,7 @@ pub(super) async fn open(exchange: Handle, pending: Box<PendingConnect>) {
     let mut borrowed = exchange.borrow_mut();
     let this = &mut *borrowed;
     let mut out = [0; ANSWER_BYTES_MAX];
-    let action = this.server.complete_connect(Instant::now(), pending, stream.is_some(), &mut out);
+    let action = this.server.complete_connect(Instant::now(), &pending, stream.is_some(), &mut out);
     // The client may have gone, and its number may be somebody else's.
     if let Action::Answer(len) = action
         && this.server.has_allocation(&client)
