@@ -23,7 +23,13 @@ impl Conductor {
             limit += climb.step_listeners as usize;
             let before = self.book.connected_now();
             self.enter(Phase::Ramp, None);
+            if steps.last().and_then(|step| step.server_cores).is_some_and(|cores| cores >= BUSY_CORES) {
+                // A busy node takes nobody new, and what is sought is where it breaks: they join in silence.
+                self.setting.board.let_talk(false);
+                tokio::time::sleep(CALM).await;
+            }
             self.ramp(stage, limit).await;
+            self.setting.board.let_talk(true);
             let mut step = self.step(stage, &climb, publishers).await;
             if !step.holds && !self.is_interrupted {
                 // Once more: a machine with other work on it has bad moments.
@@ -109,5 +115,9 @@ impl Conductor {
     }
 }
 
+/// From here on the joins of a step may take a node over its limit for new joins.
+const BUSY_CORES: f64 = 0.5;
+/// Until a node that looks at its last second has seen that it is idle.
+const CALM: Duration = Duration::from_millis(1300);
 /// Of a window of a second, one frame may be under way at its border.
 const IN_FLIGHT_SHARE: f64 = 0.02;
