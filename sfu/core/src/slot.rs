@@ -360,6 +360,50 @@ mod tests {
         assert_eq!(stream.index(far + 1, 2_000), Some(2_002 + GAP_MAX));
     }
 
+    /// At home with its own time, then ahead of it by one packet after a turn in another lane.
+    fn came_back() -> Stream {
+        let mut stream = Stream::new(0);
+        stream.index(10, 2_000);
+        stream.sent(10, 9_600, 960);
+        stream.change_lane(9, 50, 100, 9_600);
+        assert_eq!((stream.index(50, 2_000), stream.shift), (Some(2_001), 10_460));
+        stream.sent(50, 100, 960);
+        stream.change_lane(0, 12, 10_560, 10_560);
+        assert_eq!((stream.index(12, 2_000), stream.shift), (Some(2_002), 960));
+        stream.sent(12, 10_560, 960);
+        stream
+    }
+
+    #[test]
+    fn what_was_sent_with_another_offset_or_shift_is_not_sent_again() {
+        let mut stream = came_back();
+        assert_eq!(stream.sent_as(2_002), Some((12, 2_002)));
+        assert_eq!(stream.sent_as(2_001), None, "it came from another lane");
+        stream.come_home(13, 20_000);
+        assert_eq!((stream.shift, stream.index(13, 2_000)), (0, Some(2_003)));
+        assert_eq!(stream.sent_as(2_002), None, "its timestamp was moved");
+        assert_eq!(stream.sent_as(2_003), Some((13, 2_003)));
+    }
+
+    #[test]
+    fn a_straggler_moves_no_timestamps() {
+        let mut stream = came_back();
+        stream.come_home(12, 50_000);
+        assert_eq!((stream.shift, stream.sent_as(2_002)), (960, Some((12, 2_002))));
+    }
+
+    #[test]
+    fn a_turn_of_the_own_voice_leaves_no_gap() {
+        let mut stream = Stream::new(0);
+        stream.index(10, 2_000);
+        stream.leave_lane(9);
+        assert_eq!(stream.lane, 0, "the voice is in another slot");
+        stream.leave_lane(0);
+        assert_ne!(stream.lane, 0);
+        stream.change_lane(0, 500, 1, 1);
+        assert_eq!(stream.index(500, 2_000), Some(2_001));
+    }
+
     proptest! {
         #[test]
         fn no_index_is_ever_given_out_twice_and_no_step_confuses_the_roll_over_counter(
