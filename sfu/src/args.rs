@@ -62,9 +62,12 @@ pub struct Args {
     /// Most peers of the node [default: 4000]
     #[arg(long, value_name = "N")]
     pub peers_max: Option<usize>,
-    /// Most peers of one room [default: 1000]
+    /// Most peers of one room, over all shards [default: 2500]
     #[arg(long, value_name = "N")]
     pub room_peers_max: Option<usize>,
+    /// Peers of a room on one shard before it goes on to another one [default: 64]
+    #[arg(long, value_name = "N")]
+    pub room_share: Option<usize>,
     /// Voices heard at the same time in a room [default: 8]
     #[arg(long, value_name = "N")]
     pub speech_slots: Option<u8>,
@@ -86,6 +89,12 @@ pub struct Args {
     /// Refuse joins while a shard is busy for this part of the time; 100: never [default: 85]
     #[arg(long, value_name = "PERCENT")]
     pub shed_at_percent: Option<u8>,
+    /// Tie each media thread to a core of its own, as far as there are cores
+    #[arg(long)]
+    pub pin: bool,
+    /// Microseconds that a media thread looks for work before it sleeps: less delay for more CPU [default: 0]
+    #[arg(long, value_name = "US")]
+    pub busy_poll_us: Option<u32>,
     /// text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log: Option<LogFormat>,

@@ -17,8 +17,8 @@ use crate::certificate::{CertificateError, Identity};
 use crate::shard::Tuning;
 
 pub(crate) const ENV_PREFIX: &str = "SFU_";
-/// More threads than any machine has cores to spare for.
-const SHARDS_MAX: u16 = 256;
+/// A machine with more cores runs several nodes.
+const SHARDS_MAX: u16 = sfu_core::ShardId::COUNT_MAX;
 const SPEECH_SLOTS_MAX: u8 = 32;
 const PROGRAM_SLOTS_MAX: u8 = 8;
 /// Below this a burst of one turn (64 datagrams) does not fit; above it the kernel would hold seconds of audio.
@@ -27,6 +27,8 @@ const SOCKET_BUFFER_BYTES: std::ops::RangeInclusive<usize> = 128 * 1024..=256 * 
 const HOLD_MS_MAX: u8 = 5;
 /// Lower, and an idle machine would refuse calls for somebody else's burst.
 const SHED_AT_PERCENT: std::ops::RangeInclusive<u8> = 30..=100;
+/// The longest time between two packets of a quiet room: who looks for longer never sleeps.
+const BUSY_POLL_US_MAX: u32 = 20_000;
 /// A token that can be guessed opens every call of the node.
 const TOKEN_BYTES_MIN: usize = 16;
 /// Signalling processes that a node announces itself to.
@@ -52,6 +54,7 @@ struct Settings {
     private_key: Option<PathBuf>,
     peers_max: usize,
     room_peers_max: usize,
+    room_share: usize,
     speech_slots: u8,
     program_slots: u8,
     socket_buffer_bytes: usize,
@@ -59,6 +62,8 @@ struct Settings {
     no_gro: bool,
     no_ice_tcp: bool,
     shed_at_percent: u8,
+    pin: bool,
+    busy_poll_us: u32,
     log: LogFormat,
     log_filter: String,
 }
@@ -81,7 +86,8 @@ impl Default for Settings {
             certificate: None,
             private_key: None,
             peers_max: 4_000,
-            room_peers_max: 1_000,
+            room_peers_max: 2_500,
+            room_share: 64,
             speech_slots: 8,
             program_slots: 2,
             socket_buffer_bytes: 4 * 1024 * 1024,
@@ -89,6 +95,8 @@ impl Default for Settings {
             no_gro: false,
             no_ice_tcp: false,
             shed_at_percent: 85,
+            pin: false,
+            busy_poll_us: 0,
             log: LogFormat::Text,
             log_filter: "info".to_owned(),
         }
@@ -113,6 +121,7 @@ pub struct Config {
     pub(crate) identity: Identity,
     pub(crate) peers_max: usize,
     pub(crate) room_peers_max: usize,
+    pub(crate) room_share: usize,
     pub(crate) speech_slots: u8,
     pub(crate) program_slots: u8,
     pub(crate) socket_buffer_bytes: usize,
@@ -120,6 +129,7 @@ pub struct Config {
     pub(crate) ice_tcp: bool,
     /// Part of a core from which on a shard takes nobody new; above 1 it always does.
     pub(crate) shed_at: f32,
+    pub(crate) pin: bool,
     pub(crate) tuning: Tuning,
     pub(crate) log: LogFormat,
     pub(crate) log_filter: String,
@@ -177,14 +187,19 @@ impl Config {
             node_id: settings.node_id.map(node_id).transpose()?,
             peers_max: within("peers_max", settings.peers_max, 1..=PEERS_MAX)?,
             room_peers_max: within("room_peers_max", settings.room_peers_max, 1..=PEERS_MAX)?,
+            room_share: within("room_share", settings.room_share, 1..=PEERS_MAX)?,
             speech_slots: within("speech_slots", settings.speech_slots, 1..=SPEECH_SLOTS_MAX)?,
             program_slots: within("program_slots", settings.program_slots, 0..=PROGRAM_SLOTS_MAX)?,
             socket_buffer_bytes: within("socket_buffer_bytes", settings.socket_buffer_bytes, SOCKET_BUFFER_BYTES)?,
             gro: !settings.no_gro,
             ice_tcp: !settings.no_ice_tcp,
             shed_at: shed_at(within("shed_at_percent", settings.shed_at_percent, SHED_AT_PERCENT)?),
+            pin: settings.pin,
             tuning: Tuning {
                 hold: Duration::from_millis(within("hold_ms", settings.hold_ms, 0..=HOLD_MS_MAX)?.into()),
+                busy_poll: Duration::from_micros(
+                    within("busy_poll_us", settings.busy_poll_us, 0..=BUSY_POLL_US_MAX)?.into(),
+                ),
             },
             listen: settings.listen,
             port: settings.port,
@@ -318,6 +333,7 @@ mod tests {
             node_id: Some("n-1".to_owned()),
             peers_max: Some(10),
             room_peers_max: Some(5),
+            room_share: Some(3),
             speech_slots: Some(4),
             program_slots: Some(1),
             socket_buffer_bytes: Some(1 << 20),
@@ -325,12 +341,16 @@ mod tests {
             no_gro: true,
             no_ice_tcp: true,
             shed_at_percent: Some(70),
+            pin: true,
+            busy_poll_us: Some(50),
             log: Some(LogFormat::Json),
             log_filter: Some("debug".to_owned()),
             ..Args::default()
         };
         let config = Config::from_args(&args).unwrap();
         assert_eq!((config.port, config.shards, config.peers_max, config.room_peers_max), (50_000, 2, 10, 5));
+        assert_eq!(config.room_share, 3);
+        assert!(config.pin && config.tuning.busy_poll == Duration::from_micros(50));
         assert_eq!(config.control_token.expose(), TOKEN);
         assert_eq!(config.announce[0].host(), Some("127.0.0.1"));
         assert_eq!((config.tuning.hold, config.gro, config.ice_tcp), (Duration::from_millis(3), false, false));
@@ -364,7 +384,8 @@ mod tests {
     #[test]
     fn values_out_of_range_name_their_key() {
         for (line, start) in [
-            ("shards = 0", "shards is 0, must be from 1 to 256"),
+            ("shards = 0", "shards is 0, must be from 1 to 64"),
+            ("busy_poll_us = 100000", "busy_poll_us is 100000, must be from 0 to 20000"),
             ("port = 65535\nshards = 2", "port is 65535, must be at most 65534 with 2 shards"),
             ("peers_max = 5000", "peers_max is 5000, must be from 1 to 4096"),
             ("shed_at_percent = 101", "shed_at_percent is 101, must be from 30 to 100"),

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
 use sfu_control::{Fingerprint, MediaAddress, NodeEvent, NodeMessage, Operation, ReplyResult, Request};
@@ -17,8 +18,8 @@ use sfu_core::{Command, CommandError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics::ControlMeters;
-use crate::placement::Placement;
-use crate::shard::{News, Report, ShardHandle};
+use crate::placement::{Limits, Placement};
+use crate::shard::{News, Report, ShardError, ShardHandle};
 use crate::translate::kind_to_core;
 
 /// Requests of all links that may wait; a link waits for room before it reads on.
@@ -28,6 +29,9 @@ pub(crate) const INPUTS_WAITING_MAX: usize = 64;
 pub(crate) const LINK_QUEUE_MAX: usize = 4096;
 /// News of all shards that may wait; behind that they wait in the cores, which merge them.
 pub(crate) const REPORTS_WAITING_MAX: usize = 4096;
+
+/// Until a shard that was busy is told again which shards a room has.
+const TELL_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// One control link, numbered by the control port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,10 +103,10 @@ impl Hub {
         gauges: Arc<Gauges>,
         meters: ControlMeters,
         readiness: admin::Readiness,
-        (shards, peers_max): (Vec<ShardHandle>, usize),
+        (shards, limits): (Vec<ShardHandle>, Limits),
         failed: oneshot::Sender<String>,
     ) -> Self {
-        let placement = Placement::new(shards.len(), peers_max);
+        let placement = Placement::new(shards.len(), limits);
         readiness.ready(READY_SHARDS);
         readiness.ready(READY_DRAINING);
         let links = HashMap::new();
@@ -123,7 +127,9 @@ impl Hub {
                     Some(input) => self.take_input(input).await,
                     None => return,
                 },
+                () = tokio::time::sleep(TELL_AGAIN_AFTER), if self.placement.has_moved() => {}
             }
+            self.tell_moved();
             self.gauges.peers.store(self.placement.peer_count(), Ordering::Relaxed);
             self.gauges.rooms.store(self.placement.room_count(), Ordering::Relaxed);
         }
@@ -177,6 +183,19 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// A shard that has too many commands waiting is told a little later.
+    fn tell_moved(&mut self) {
+        for (room, commands) in self.placement.moved() {
+            if self.tell_all(commands).is_ok() {
+                self.placement.told(room);
+            }
+        }
+    }
+
+    fn tell_all(&self, commands: Vec<(usize, Command)>) -> Result<(), ShardError> {
+        commands.into_iter().try_for_each(|(shard, command)| self.shards[shard].tell(command))
     }
 
     fn hello(&self) -> NodeMessage {

@@ -55,6 +55,9 @@ pub(crate) struct ShellCounters {
     pub(crate) send_calls: u64,
     pub(crate) send_dropped: u64,
     pub(crate) restarts: u64,
+    /// Items for other shards that found no room in a queue.
+    pub(crate) bus_dropped: u64,
+    pub(crate) bus_wakes: u64,
     /// Time of the thread beside, in handshakes.
     pub(crate) handshake_work_us: u64,
     /// Part of the time that was work, in millionths.
@@ -104,11 +107,11 @@ const fn gauge(name: &'static str, help: &'static str, read: fn(&Reading<'_>) ->
 
 /// Named, because the type of [`Published`] cannot ask the table for its length: with optimisation on, the compiler
 /// then goes round in a circle through the functions inside.
-const SERIES_COUNT: usize = 36;
+const SERIES_COUNT: usize = 40;
 
 const SERIES: [Series; SERIES_COUNT] = [
     gauge("peers", "Peers placed", |r| r.peers as u64),
-    gauge("rooms", "Rooms with at least one peer", |r| r.rooms as u64),
+    gauge("rooms", "Replicas of rooms: those with at least one peer on this shard", |r| r.rooms as u64),
     Series {
         name: "shard_busy_ratio",
         kind: Kind::Ratio,
@@ -144,6 +147,10 @@ const SERIES: [Series; SERIES_COUNT] = [
         };
         GONE.iter().zip(r.shell.gone).filter(|(reason, _)| failed(reason)).map(|(_, count)| count).sum()
     }),
+    counter("bus_sent", "Items for other shards: packets, candidates and assignments", |r| r.core.bus_sent),
+    counter("bus_received", "Items from other shards", |r| r.core.bus_received),
+    counter("bus_dropped", "Items that found no room in the queue of another shard", |r| r.shell.bus_dropped),
+    counter("bus_wakes", "Times that another shard slept and was woken", |r| r.shell.bus_wakes),
     counter("peers_admitted", "Joins accepted", |r| r.core.peers_admitted),
     counter("output_overflows", "Datagrams not sent because the output of one turn was full", |r| {
         r.core.dropped(DropReason::TransmitsFull)

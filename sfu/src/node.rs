@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use admin::Readiness;
 use admin::server::{Limits as HttpLimits, Server};
 use sfu_control::MediaAddress;
-use sfu_core::{Limits, NodeConfig};
+use sfu_core::{Limits, NodeConfig, ShardId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -21,7 +21,8 @@ use crate::config::Config;
 use crate::control::ControlPort;
 use crate::hub::{Facts, Gauges, Hub, INPUTS_WAITING_MAX, Input, READY_DRAINING, READY_SHARDS, REPORTS_WAITING_MAX};
 use crate::metrics::{self, ControlMeters};
-use crate::shard::{self, Bound};
+use crate::placement;
+use crate::shard::{self, Bound, Report, ShardHandle, Wiring, cores};
 use crate::status::Status;
 
 /// The end of a node takes at most this long, whatever its shards and links do; service managers kill after 10 s.
@@ -66,13 +67,10 @@ pub async fn start(config: Config) -> Result<Node, StartError> {
     }
 
     let (reports, reported) = mpsc::channel(REPORTS_WAITING_MAX);
-    let mut shards = Vec::with_capacity(bound.len());
-    for (index, bound) in bound.into_iter().enumerate() {
-        shards.push(shard::spawn(index, bound, (node_config(&config), config.tuning), reports.clone())?);
-    }
+    let shards = spawn_shards(&config, bound, &reports)?;
     let published: Vec<_> = shards.iter().map(|shard| Arc::clone(&shard.published)).collect();
     let sockets = shards.iter().map(|shard| (shard.local_addr, Arc::clone(&shard.published))).collect();
-    let doors: Vec<_> = shards.iter().map(shard::ShardHandle::door).collect();
+    let doors: Vec<_> = shards.iter().map(ShardHandle::door).collect();
     let (gauges, meters) = (Arc::new(Gauges::default()), ControlMeters::default());
     let status = Arc::new(Status { facts: Arc::clone(&facts), gauges: Arc::clone(&gauges), shards: published });
     let readiness = Readiness::new(&[READY_SHARDS, READY_DRAINING]);
@@ -82,8 +80,12 @@ pub async fn start(config: Config) -> Result<Node, StartError> {
     let (inputs, waiting) = mpsc::channel(INPUTS_WAITING_MAX);
     let (tell_failed, failed) = oneshot::channel();
     let mut tasks = JoinSet::new();
-    let hub =
-        Hub::new(Arc::clone(&facts), gauges, meters.clone(), readiness, (shards, config.peers_max), tell_failed);
+    let limits = placement::Limits {
+        peers: config.peers_max,
+        room_peers: config.room_peers_max,
+        room_share: config.room_share,
+    };
+    let hub = Hub::new(Arc::clone(&facts), gauges, meters.clone(), readiness, (shards, limits), tell_failed);
     tasks.spawn(hub.run(waiting, reported));
     for (listener, door) in listeners.into_iter().zip(doors) {
         if let Some(listener) = listener {
@@ -172,6 +174,20 @@ fn bind_media(config: &Config) -> Result<(IpAddr, Vec<Ports>), StartError> {
     }
 }
 
+fn spawn_shards(
+    config: &Config,
+    bound: Vec<Bound>,
+    reports: &mpsc::Sender<Report>,
+) -> Result<Vec<ShardHandle>, StartError> {
+    let cores = if config.pin { cores::available() } else { Vec::new() };
+    let spawn = |((index, bound), bus)| {
+        let core = cores.get(index % cores.len().max(1)).copied();
+        let wiring = Wiring { bus, core, tuning: config.tuning };
+        Ok(shard::spawn(index, bound, (node_config(config, index), wiring), reports.clone())?)
+    };
+    bound.into_iter().enumerate().zip(shard::mesh(usize::from(config.shards))).map(spawn).collect()
+}
+
 fn is_port_taken(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
 }
@@ -242,8 +258,10 @@ fn default_node_id(control_port: u16) -> String {
     format!("{}:{control_port}", if host.is_empty() { "node" } else { host })
 }
 
-fn node_config(config: &Config) -> NodeConfig {
+fn node_config(config: &Config, shard: usize) -> NodeConfig {
     NodeConfig {
+        // Settings are checked: there are not more.
+        shard: ShardId::new(shard).unwrap_or(ShardId::FIRST),
         certificate: config.identity.certificate.clone(),
         seed: rand::random(),
         wall_clock_at_start: SystemTime::now(),

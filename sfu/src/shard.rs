@@ -3,7 +3,10 @@
 //! only tries. It does not know rooms or peers by name.
 
 mod backlog;
+mod bus;
+pub(crate) mod cores;
 mod handshakes;
+mod ring;
 mod stream;
 mod streams;
 mod turn;
@@ -19,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use udp::{Options, Socket, Waker};
 
 use crate::metrics::Published;
+pub(crate) use bus::{BusEnd, mesh};
 pub(crate) use streams::{Accepted, StreamCounters};
 use turn::Shard;
 
@@ -87,6 +91,8 @@ pub(crate) enum ShardError {
 pub(crate) struct Tuning {
     /// How long packets may wait for others to the same listener.
     pub(crate) hold: Duration,
+    /// How long it looks for work before it sleeps.
+    pub(crate) busy_poll: Duration,
 }
 
 /// A shard's socket, bound before any thread starts, so that a port in use stops the start of the node.
@@ -120,21 +126,36 @@ pub(crate) fn warn_of_small_buffers(socket: &Socket, wanted_bytes: usize) {
     }
 }
 
+/// How a shard is tied to the machine and to the others.
+#[derive(Debug)]
+pub(crate) struct Wiring {
+    pub(crate) bus: BusEnd,
+    /// The core that its thread may run on.
+    pub(crate) core: Option<usize>,
+    pub(crate) tuning: Tuning,
+}
+
 /// Starts the thread. `config` is kept for a restart of the core after a failure.
 pub(crate) fn spawn(
     index: usize,
     bound: Bound,
-    (config, tuning): (NodeConfig, Tuning),
+    (config, wiring): (NodeConfig, Wiring),
     reports: mpsc::Sender<Report>,
 ) -> Result<ShardHandle, StartError> {
     let published = Arc::new(Published::default());
+    let core = wiring.core;
     let (orders, waiting) = sync_channel(ORDERS_WAITING_MAX);
-    let shard = Shard::new(index, bound.socket, (config, tuning), waiting, reports.clone(), Arc::clone(&published))?;
+    let shard = Shard::new(index, bound.socket, (config, wiring), waiting, reports.clone(), Arc::clone(&published))?;
     let waker = shard.waker();
     let (alive, ended) = oneshot::channel::<()>();
     std::thread::Builder::new()
         .name(format!("shard-{index}"))
         .spawn(move || {
+            if let Some(core) = core
+                && let Err(error) = cores::pin(core)
+            {
+                tracing::warn!(shard = index, core, %error, "Shard runs on any core");
+            }
             if let Err(reason) = run(shard) {
                 tracing::error!(shard = index, %reason, "Shard has ended");
                 // The only blocking send of this thread, which has nothing else left to do.

@@ -171,6 +171,7 @@ pub(crate) fn command_error(error: core::CommandError) -> ControlError {
         core::CommandError::PeerExists => ("peer_exists", "choose a new peer id"),
         core::CommandError::NoSuchPeer => ("no_such_peer", "take a snapshot: the peer may be gone"),
         core::CommandError::NoSuchTrack => ("no_such_track", "name a kind that the peer joined with"),
+        core::CommandError::NoSuchRoom => ("no_such_room", "take a snapshot: the room may be gone"),
         core::CommandError::RoomFull => ("room_full", "wait until somebody leaves"),
         core::CommandError::NodeFull => ("node_full", "place the room on another node"),
         core::CommandError::DuplicateTrack => ("duplicate_track", "give at most one track of a kind"),

@@ -11,8 +11,10 @@ use crate::{TrackId, TrackKind, level::Voice, loudest::Candidate, room::Room, sl
 pub(crate) struct Claim {
     /// Where the packet goes, as index into the room's slots; `None`: nowhere.
     pub(crate) place: Option<usize>,
-    /// Somebody's place is another one than before.
+    /// Somebody's place is another one than before. Away from home: who is offered to it.
     pub(crate) changed: bool,
+    /// Only the home can give it a place.
+    pub(crate) waits: bool,
 }
 
 /// Why a track gives up its place.
@@ -26,34 +28,62 @@ pub(crate) enum Release {
 impl Room {
     /// For each packet of a track that may be heard.
     pub(crate) fn claim(&mut self, now: Instant, kind: TrackKind, holder: Holder, voice: Voice) -> Claim {
+        if !self.is_home() {
+            return self.claim_from_home(now, kind, Candidate { holder, voice });
+        }
         match kind {
             TrackKind::Mic => {
                 let heard = self.voices.hear(now, Candidate { holder, voice });
                 if heard.changed {
                     self.seat_voices();
                 }
-                Claim { place: heard.seat.map(|seat| self.place_of_seat(seat)), changed: heard.changed }
+                let place = heard.seat.map(|seat| self.place_of_seat(seat));
+                Claim { place, changed: heard.changed, waits: false }
             }
             TrackKind::Program => self.claim_for_program(holder),
         }
     }
 
+    /// The selection here is of this shard's voices only and says whom the home should hear of; the places are the home's.
+    fn claim_from_home(&mut self, now: Instant, kind: TrackKind, candidate: Candidate) -> Claim {
+        let place = self.place_of(kind, candidate.holder.track);
+        let (changed, is_offered) = match kind {
+            TrackKind::Mic => {
+                let heard = self.voices.hear(now, candidate);
+                (heard.changed, heard.seat.is_some())
+            }
+            TrackKind::Program => (false, true),
+        };
+        Claim { place, changed, waits: place.is_none() && is_offered }
+    }
+
     fn claim_for_program(&mut self, holder: Holder) -> Claim {
         let place = self.place_of(TrackKind::Program, holder.track);
         if place.is_some() {
-            return Claim { place, changed: false };
+            return Claim { place, changed: false, waits: false };
         }
         let free = self.slots.iter().position(|slot| slot.kind == TrackKind::Program && slot.holder.is_none());
         if let Some(free) = free {
             self.slots[free].change_holder(Some(holder));
             self.update_own_places();
         }
-        Claim { place: free, changed: free.is_some() }
+        Claim { place: free, changed: free.is_some(), waits: false }
     }
 
-    /// Answers whether a place has become free.
+    /// Answers whether a place has become free. Away from home: whether the home should know of it.
     pub(crate) fn release(&mut self, kind: TrackKind, track: TrackId, why: Release) -> bool {
         let place = self.place_of(kind, track);
+        if !self.is_home() {
+            let was_offered = match why {
+                Release::Muted => self.voices.pause(track),
+                Release::Over => self.voices.leave(track),
+            };
+            if let Some(place) = place {
+                self.slots[place].change_holder(None);
+                self.update_own_places();
+            }
+            return place.is_some() || was_offered.is_some() || kind == TrackKind::Program;
+        }
         match (kind, why) {
             (TrackKind::Program, _) => {
                 if let Some(place) = place {
@@ -74,13 +104,22 @@ impl Room {
 
     /// The place that the track holds.
     pub(crate) fn place_of(&self, kind: TrackKind, track: TrackId) -> Option<usize> {
-        match kind {
-            TrackKind::Mic => self.voices.seat_of(track).map(|seat| self.place_of_seat(seat)),
-            TrackKind::Program => self
-                .slots
-                .iter()
-                .position(|slot| slot.kind == kind && slot.holder.is_some_and(|holder| holder.track == track)),
-        }
+        self.slots
+            .iter()
+            .position(|slot| slot.kind == kind && slot.holder.is_some_and(|holder| holder.track == track))
+    }
+
+    /// This replica decides from now on, and begins with what is so: the others know it too.
+    pub(crate) fn take_over(&mut self, now: Instant, voice_of: impl Fn(&Holder) -> Voice) {
+        let places = self.slots.iter().filter(|slot| slot.kind == TrackKind::Mic);
+        let seats = places.map(|slot| slot.holder.map(|holder| Candidate { holder, voice: voice_of(&holder) }));
+        self.voices.reseat(now, seats);
+    }
+
+    /// Another replica decides from now on: the selection is of the voices of this shard.
+    pub(crate) fn hand_over(&mut self, now: Instant) {
+        let seats: Vec<_> = self.voices.seats().map(|seat| seat.copied()).collect();
+        self.voices.reseat(now, seats.into_iter().map(|seat| seat.filter(|seat| seat.holder.key.is_some())));
     }
 
     /// Speech slots come first and the spare one last.

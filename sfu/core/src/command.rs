@@ -1,7 +1,7 @@
 //! What the shell asks of a [`Node`](crate::Node) and what it gets back. Already checked by the shell: no strings to
 //! parse, no JSON. Each command answers at once; what happens later is an [`Event`](crate::Event).
 
-use crate::{Mid, PeerId, RoomId, Ssrc, TrackId, TrackKind};
+use crate::{Mid, PeerId, RoomId, ShardId, ShardSet, Ssrc, TrackId, TrackKind};
 
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -14,6 +14,9 @@ pub enum Command {
     Mute { peer: PeerId, kind: TrackKind, muted: bool },
     /// Ends the participation, with a DTLS close_notify.
     Leave { peer: PeerId },
+    /// The shards that have peers of a room, this one included, and the one that decides on its slots. To be told to all
+    /// of them after each change, and to a shard after each join there, before the peer is told.
+    Spread { room: RoomId, home: ShardId, shards: ShardSet },
 }
 
 #[derive(Clone, Debug)]
@@ -125,6 +128,8 @@ pub enum CommandError {
     PeerExists,
     #[error("no such peer")]
     NoSuchPeer,
+    #[error("no such room")]
+    NoSuchRoom,
     #[error("peer has no track of this kind")]
     NoSuchTrack,
     #[error("room is full")]

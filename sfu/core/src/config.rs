@@ -7,10 +7,12 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::Fingerprint;
+use crate::{Fingerprint, ShardId};
 
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
+    /// Is part of every track id, so that those of two shards never meet in a room.
+    pub shard: ShardId,
     pub certificate: Certificate,
     /// Seeds credentials, SSRCs and track ids: from the OS in production, a constant in a simulation.
     pub seed: [u8; 32],

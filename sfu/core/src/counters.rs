@@ -16,6 +16,10 @@ pub struct Counters {
     /// Of those: once more, because the listener asked.
     pub rtp_sent_again: u64,
     pub rtcp_sent: u64,
+    /// Items from other shards.
+    pub bus_received: u64,
+    /// Items for other shards, each of them once.
+    pub bus_sent: u64,
     pub transmits: u64,
     pub transmit_bytes: u64,
     /// Pieces of handshake work handed out.
@@ -103,6 +107,12 @@ drop_reasons! {
     RtpTooLarge = "rtp_too_large",
     /// Asked for again, but no longer there, or too often.
     NackUnanswered = "nack_unanswered",
+    /// An item of another shard that is no item.
+    BusMalformed = "bus_malformed",
+    /// An item about a room, a slot or a track that is not so here any more, or not yet.
+    BusStale = "bus_stale",
+    /// More items for other shards than the arena holds.
+    BusFull = "bus_full",
     RtcpMalformed = "rtcp_malformed",
     RtcpUnauthenticated = "rtcp_unauthenticated",
     /// The turn's output is full.

@@ -106,3 +106,67 @@ impl fmt::Debug for Path {
         write!(f, "Path({:?} _:{})", self.transport, self.remote.port())
     }
 }
+
+/// A shard of this process: one thread with one [`Node`](crate::Node).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ShardId(u8);
+
+impl ShardId {
+    /// A set of shards is one machine word.
+    pub const COUNT_MAX: u16 = 64;
+    pub const FIRST: Self = Self(0);
+
+    /// `None` from [`ShardId::COUNT_MAX`] on.
+    #[must_use]
+    pub fn new(index: usize) -> Option<Self> {
+        u8::try_from(index).ok().filter(|index| u16::from(*index) < Self::COUNT_MAX).map(Self)
+    }
+
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub struct ShardSet(u64);
+
+impl ShardSet {
+    pub const NONE: Self = Self(0);
+
+    #[must_use]
+    pub fn with(self, shard: ShardId) -> Self {
+        Self(self.0 | 1 << shard.0)
+    }
+
+    #[must_use]
+    pub fn without(self, shard: ShardId) -> Self {
+        Self(self.0 & !(1 << shard.0))
+    }
+
+    #[must_use]
+    pub fn contains(self, shard: ShardId) -> bool {
+        self.0 & 1 << shard.0 != 0
+    }
+
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// In ascending order.
+    pub fn iter(self) -> impl Iterator<Item = ShardId> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let next = u8::try_from(left.trailing_zeros()).ok().filter(|_| left != 0)?;
+            left &= left - 1;
+            Some(ShardId(next))
+        })
+    }
+}
+
+impl FromIterator<ShardId> for ShardSet {
+    fn from_iter<I: IntoIterator<Item = ShardId>>(shards: I) -> Self {
+        shards.into_iter().fold(Self::NONE, Self::with)
+    }
+}

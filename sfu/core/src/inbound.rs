@@ -92,12 +92,20 @@ impl Node {
         }
         track.voice.hear(now, incoming.level, incoming.opus);
         let room = &mut self.rooms[peer.room];
-        let holder = Holder { key, peer: peer.id, track: track.id };
+        let holder = Holder { key: Some(key), shard: self.shard, peer: peer.id, track: track.id };
         let claim = room.claim(now, track.kind, holder, track.voice);
-        let Some(place) = claim.place else { return Err(DropReason::RtpNoSlot) };
+        track.waited_at = claim.waits.then_some(now);
+        let Some(place) = claim.place else {
+            let room_key = peer.room;
+            if claim.waits {
+                self.ask_home(now, room_key, claim.changed);
+            }
+            return Err(DropReason::RtpNoSlot);
+        };
         room.forward(now, place, incoming, &mut self.outbox, &mut self.counters);
-        let speakers_changed = room.update_speakers(now);
+        let speakers_changed = room.is_home() && room.update_speakers(now);
         let room_key = peer.room;
+        let (is_spread, voice) = (room.spread.is_some(), track.voice);
         if !std::mem::replace(&mut track.announced, true) {
             let mark = Queued::Live { key, peer: peer.id, track: found };
             self.events.mark(&mut track.live_queued, mark, &mut self.counters);
@@ -107,6 +115,9 @@ impl Node {
         }
         if speakers_changed {
             self.announce_speakers(room_key);
+        }
+        if is_spread {
+            self.share(now, room_key, (place, voice), incoming);
         }
         Ok(())
     }

@@ -109,7 +109,6 @@ impl Voice {
         self.speaking && self.heard_at.is_some_and(|at| now.saturating_duration_since(at) <= STALE_AFTER)
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for rooms on several shards"))]
     /// For other shards, in two bytes: how loud it speaks, or how long it has been silent.
     pub(crate) fn to_wire(self, now: Instant) -> u16 {
         if self.is_speaking(now) {
@@ -120,7 +119,6 @@ impl Voice {
         SILENT_ON_WIRE + u16::try_from(steps).unwrap_or(u16::MAX).min(u16::MAX - SILENT_ON_WIRE)
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for rooms on several shards"))]
     /// What another shard has said of its track. Any number means something.
     pub(crate) fn from_wire(now: Instant, wire: u16) -> Self {
         match wire.checked_sub(SILENT_ON_WIRE) {

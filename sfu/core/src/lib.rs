@@ -3,6 +3,7 @@
 //! belongs to `signaling`.
 
 mod assign;
+mod bus;
 mod clock;
 mod command;
 mod config;
@@ -25,6 +26,7 @@ mod peer;
 mod protection;
 mod red;
 mod redundancy;
+mod replica;
 mod report;
 mod room;
 mod rtcp;
@@ -34,6 +36,7 @@ mod timers;
 mod track;
 mod upkeep;
 
+pub use bus::{BUS_ITEM_MAX, BusTransmit};
 pub use command::*;
 pub use config::*;
 pub use counters::*;

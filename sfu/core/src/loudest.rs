@@ -100,6 +100,14 @@ impl Selection {
         Heard { seat: Some(seat), changed: true }
     }
 
+    /// Seats everybody anew, as another selection has done it.
+    pub(crate) fn reseat(&mut self, now: Instant, seats: impl Iterator<Item = Option<Candidate>>) {
+        for (seat, taken) in self.seats.iter_mut().zip(seats) {
+            *seat = Seat { taken: taken.map(|candidate| (candidate, now)), kept_for: None };
+        }
+        (self.dominant, self.challenger) = (None, None);
+    }
+
     /// The track is over. Answers its seat, which is empty now.
     pub(crate) fn leave(&mut self, track: TrackId) -> Option<usize> {
         for seat in self.seats.iter_mut().filter(|seat| seat.kept_for == Some(track)) {
@@ -116,6 +124,18 @@ impl Selection {
         let seat = self.leave(track)?;
         self.seats[seat].kept_for = Some(track);
         Some(seat)
+    }
+
+    /// The muted tracks that have a seat kept for them.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = TrackId> {
+        self.seats.iter().filter_map(|seat| seat.kept_for)
+    }
+
+    /// They have been muted elsewhere and will not come back.
+    pub(crate) fn forget_kept(&mut self, is_over: impl Fn(TrackId) -> bool) {
+        for seat in &mut self.seats {
+            seat.kept_for = seat.kept_for.filter(|track| !is_over(*track));
+        }
     }
 
     pub(crate) fn seat_of(&self, track: TrackId) -> Option<usize> {

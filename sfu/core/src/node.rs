@@ -14,8 +14,9 @@ use slab::Slab;
 
 use crate::{
     Command, CommandError, Counters, Event, GoneReason, IceCredentials, Join, Joined, Limits, NodeConfig, Path,
-    PeerId, Reply, RoomId, SlotAssignment, SlotInfo, Ssrc, TrackId, TrackInfo, TrackKind,
+    PeerId, Reply, RoomId, ShardId, SlotAssignment, SlotInfo, Ssrc, TrackInfo, TrackKind,
     assign::Release,
+    bus::BusOut,
     clock::Clock,
     events::{Events, Queued},
     handshake::{Desk, Secure},
@@ -27,7 +28,7 @@ use crate::{
     report::{Hearing, Reporter},
     room::Room,
     timers::{Alarm, Timers},
-    track::{Allowance, Track},
+    track::{self, Allowance, Track},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +80,7 @@ pub struct NodeSizes {
 }
 
 pub struct Node {
+    pub(crate) shard: ShardId,
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
     pub(crate) rng: ChaCha20Rng,
@@ -92,6 +94,9 @@ pub struct Node {
     pub(crate) addresses: HashMap<Path, usize>,
     pub(crate) ufrags: HashMap<Ufrag, usize>,
     pub(crate) outbox: Outbox,
+    pub(crate) bus: BusOut,
+    /// Keys of rooms whose other replicas do not know the newest state yet.
+    pub(crate) unshared: Vec<usize>,
     pub(crate) timers: Timers,
     pub(crate) events: Events,
     pub(crate) counters: Counters,
@@ -100,12 +105,13 @@ pub struct Node {
 
 impl Node {
     pub fn new(config: NodeConfig, now: Instant) -> Result<Self, NodeError> {
-        let NodeConfig { certificate, seed, wall_clock_at_start, limits } = config;
+        let NodeConfig { shard, certificate, seed, wall_clock_at_start, limits } = config;
         let handshakes = Handshakes::new(&certificate)?;
         let mut rng = ChaCha20Rng::from_seed(seed);
         let cname = std::array::from_fn(|_| b'a' + rng.random_range(0..26));
         let reporter = Reporter { ssrc: rng.random_range(1..=u32::MAX), cname };
         Ok(Self {
+            shard,
             clock: Clock::new(now, wall_clock_at_start),
             rng,
             desk: Desk::new(handshakes, limits.handshakes),
@@ -117,6 +123,8 @@ impl Node {
             addresses: HashMap::new(),
             ufrags: HashMap::new(),
             outbox: Outbox::new(limits.transmits, limits.transmit_bytes),
+            bus: BusOut::new(),
+            unshared: Vec::new(),
             timers: Timers::default(),
             events: Events::new(limits.events),
             counters: Counters::default(),
@@ -142,6 +150,7 @@ impl Node {
                 self.evict(now, key, GoneReason::Left);
                 Ok(Reply::Done)
             }
+            Command::Spread { room, home, shards } => self.spread(now, room, home, shards).map(|()| Reply::Done),
         }
     }
 
@@ -331,7 +340,7 @@ impl Node {
         let mut tracks: Vec<Track> = Vec::with_capacity(join.tracks.len());
         for spec in &join.tracks {
             let id = loop {
-                let id = TrackId(self.rng.random_range(1..=u32::MAX));
+                let id = track::fresh_id(self.shard, &mut self.rng);
                 let others = members.iter().flat_map(|key| &self.peers[*key].tracks);
                 if others.chain(&tracks).all(|track| track.id != id) {
                     break id;
@@ -370,6 +379,7 @@ impl Node {
             return Ok(());
         }
         track.voice = Voice::default();
+        track.waited_at = None;
         let (id, room_key) = (track.id, peer.room);
         if muted && self.rooms[room_key].release(kind, id, Release::Muted) {
             self.announce_slots(room_key);
@@ -429,6 +439,8 @@ impl Node {
             self.peers[moved].listener = Some(place);
         }
         if room.members.is_empty() {
+            self.leave_home(peer.room);
+            let room = &self.rooms[peer.room];
             self.room_keys.remove(&room.id);
             self.rooms.remove(peer.room);
             return;
@@ -442,8 +454,13 @@ impl Node {
         }
     }
 
+    /// Who holds a slot has changed: to the shell, and to the other replicas. Who is not the home tells it what is live.
     pub(crate) fn announce_slots(&mut self, key: usize) {
+        self.slots_changed(key);
         let room = &mut self.rooms[key];
+        if !room.is_home() {
+            return;
+        }
         let mark = Queued::Slots { key, room: room.id };
         self.events.mark(&mut room.slots_queued, mark, &mut self.counters);
     }

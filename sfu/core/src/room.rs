@@ -15,6 +15,7 @@ use crate::{
     opus,
     outbox::{Mark, Outbox},
     red,
+    replica::Spread,
     slot::{FIRST_SEQUENCE_END, FIRST_SEQUENCE_MIN, Holder, Slot, Stream},
     stamp::{Outgoing, Rendering},
 };
@@ -35,6 +36,8 @@ pub(crate) struct Room {
     speakers_before: Vec<PeerId>,
     speakers_at: Option<Instant>,
     loudnesses: Vec<(Attenuation, Holder)>,
+    /// On other shards too.
+    pub(crate) spread: Option<Spread>,
     pub(crate) slots_queued: bool,
     pub(crate) speakers_queued: bool,
 }
@@ -99,6 +102,7 @@ impl Room {
             speakers_before: Vec::new(),
             speakers_at: None,
             loudnesses: Vec::with_capacity(usize::from(limits.speech_slots) + 1),
+            spread: None,
             slots_queued: false,
             speakers_queued: false,
         }
@@ -188,7 +192,7 @@ impl Room {
             listener.own = [None; 2];
         }
         for (place, slot) in (0u8..).zip(&mut self.slots) {
-            let Some(Holder { key, .. }) = slot.holder else { continue };
+            let Some(Holder { key: Some(key), .. }) = slot.holder else { continue };
             if let Some(at) = self.listeners.iter().position(|listener| listener.key == key) {
                 self.listeners[at].own[slot.kind as usize] = Some(place);
                 slot.streams[at].leave_lane(place);

@@ -4,12 +4,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{PeerId, TrackId, TrackKind, clock::rtp_units, history::History, redundancy::Recent};
+use crate::{PeerId, ShardId, TrackId, TrackKind, clock::rtp_units, history::History, redundancy::Recent};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Holder {
-    /// Key in the node's table of peers.
-    pub(crate) key: usize,
+    /// Key in the node's table of peers; `None` for a peer of another shard.
+    pub(crate) key: Option<usize>,
+    pub(crate) shard: ShardId,
     pub(crate) peer: PeerId,
     pub(crate) track: TrackId,
 }
@@ -30,6 +31,8 @@ pub(crate) struct Slot {
     pub(crate) packets: u32,
     pub(crate) octets: u32,
     source: Source,
+    /// Of the source: the replicas of the room on other shards start a new one with it.
+    generation: u32,
     /// Highest sequence so far; 0 before the first packet.
     top: u64,
     last_timestamp: u32,
@@ -86,6 +89,7 @@ impl Slot {
             packets: 0,
             octets: 0,
             source: Source::New,
+            generation: 0,
             top: 0,
             last_timestamp: first_timestamp,
             last_duration: 0,
@@ -114,6 +118,19 @@ impl Slot {
     /// listeners see an unbroken sequence and a timestamp that has moved on by the clock.
     pub(crate) fn restart_source(&mut self) {
         self.source = Source::New;
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// The source is numbered on another shard: it restarts here when it did there.
+    pub(crate) fn follow(&mut self, generation: u32) {
+        if self.generation != generation {
+            self.source = Source::New;
+            self.generation = generation;
+        }
     }
 
     /// For a packet that plays for `duration`. `None`: older than the source's first packet here, or its first and too

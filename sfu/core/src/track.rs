@@ -3,8 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use rand::Rng;
+use rand_chacha::ChaCha20Rng;
+
 use crate::{
-    Mid, TrackId, TrackKind, TrackSpec,
+    Mid, ShardId, TrackId, TrackKind, TrackSpec,
     clock::{compact, compact_duration},
     level::Voice,
     rtcp::{ReportBlock, SenderInfo},
@@ -22,6 +25,8 @@ pub(crate) struct Track {
     /// The shell has been told that the track is live, or the mark for it is queued.
     pub(crate) announced: bool,
     pub(crate) live_queued: bool,
+    /// Last packet, when it found no slot and the home should give one.
+    pub(crate) waited_at: Option<Instant>,
     pub(crate) reception: Reception,
     pub(crate) allowance: Allowance,
     /// After a BYE, until something newer comes.
@@ -39,6 +44,7 @@ impl Track {
             voice: Voice::default(),
             announced: false,
             live_queued: false,
+            waited_at: None,
             reception: Reception::default(),
             allowance: Allowance::default(),
             ended: false,
@@ -56,6 +62,7 @@ impl Track {
     /// RFC 3550 section 6.6: nothing more will come of this SSRC.
     pub(crate) fn end(&mut self) {
         self.ended = true;
+        self.waited_at = None;
         self.announced = false;
     }
 
@@ -68,6 +75,17 @@ impl Track {
         self.reception.receive(index, timestamp, arrival);
         true
     }
+}
+
+/// The low bits name the shard, so it is never 0 but where the rest would be.
+pub(crate) fn fresh_id(shard: ShardId, rng: &mut ChaCha20Rng) -> TrackId {
+    let count = u32::from(ShardId::COUNT_MAX);
+    TrackId(rng.random_range(1..u32::MAX / count) * count + shard.index() as u32)
+}
+
+/// The shard that has made the id.
+pub(crate) fn shard_of(track: TrackId) -> Option<ShardId> {
+    ShardId::new((track.0 % u32::from(ShardId::COUNT_MAX)) as usize)
 }
 
 /// The track of an authenticated packet: by SSRC, else by its mid extension, else the only one whose SSRC nobody has

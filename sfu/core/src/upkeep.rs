@@ -72,7 +72,8 @@ impl Node {
         if now >= peer.report_at {
             self.report(now, key);
         }
-        if self.rooms[room_key].update_speakers(now) {
+        self.keep_in_step(now, room_key);
+        if self.rooms[room_key].is_home() && self.rooms[room_key].update_speakers(now) {
             self.announce_speakers(room_key);
         }
     }

@@ -37,9 +37,11 @@ impl Hub {
         translate::check_id("room", &join.room)?;
         translate::check_id("peer", &join.peer)?;
         translate::check_meta(&join.meta)?;
-        let place = self.placement.place(&join.room, &join.peer, &join.meta).map_err(|error| match error {
+        let busy: Vec<f32> = self.shards.iter().map(|shard| shard.published.busy()).collect();
+        let place = self.placement.place(&join.room, &join.peer, &join.meta, &busy).map_err(|error| match error {
             PlaceError::PeerExists => translate::command_error(sfu_core::CommandError::PeerExists),
             PlaceError::NodeFull => translate::command_error(sfu_core::CommandError::NodeFull),
+            PlaceError::RoomFull => translate::command_error(sfu_core::CommandError::RoomFull),
         })?;
         if let Some(refusal) = shed(self.shards[place.shard].published.busy(), self.facts.shed_at) {
             self.placement.remove(place.peer);
@@ -63,6 +65,16 @@ impl Hub {
                 return Err(error);
             }
         };
+        // Before the peer can send anything, its shard must know that it does not decide alone.
+        let spread = self.placement.spread_by(place);
+        if !spread.is_empty() {
+            if let Err(error) = self.tell_all(spread) {
+                let _ = self.shards[place.shard].tell(Command::Leave { peer: place.peer });
+                self.placement.doubt(place.room);
+                return Err(overloaded(error));
+            }
+            self.placement.told(place.room);
+        }
         self.placement.joined(place.peer, &joined);
         tracing::debug!(room = join.room, peer = join.peer, shard = place.shard, "Peer admitted");
         Ok(ReplyBody::Joined(Joined {

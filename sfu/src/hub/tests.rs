@@ -1,5 +1,5 @@
 use sfu_control::{IceParameters, Operation, PeerState, ReplyBody, TrackKind};
-use sfu_core::{Limits, NodeConfig};
+use sfu_core::NodeConfig;
 
 use super::*;
 use crate::certificate::Identity;
@@ -7,7 +7,7 @@ use crate::shard;
 
 const BUFFER_BYTES: usize = 128 * 1024;
 
-/// A hub with one real shard, worked by hand.
+/// A hub with real shards, worked by hand.
 struct Bench {
     hub: Hub,
     reports: mpsc::Receiver<Report>,
@@ -16,16 +16,26 @@ struct Bench {
 }
 
 fn bench() -> Bench {
+    bench_with(1)
+}
+
+fn bench_with(shards: usize) -> Bench {
     let identity = Identity::generate().unwrap();
     let (reports, reported) = mpsc::channel(REPORTS_WAITING_MAX);
-    let bound = shard::bind("127.0.0.1".parse().unwrap(), 0, (BUFFER_BYTES, true)).unwrap();
-    let config = NodeConfig {
-        certificate: identity.certificate,
+    let config = |shard| NodeConfig {
+        shard,
+        certificate: identity.certificate.clone(),
         seed: [1; 32],
         wall_clock_at_start: std::time::SystemTime::UNIX_EPOCH,
-        limits: Limits { peers: 100, ..Limits::default() },
+        limits: sfu_core::Limits { peers: 100, ..sfu_core::Limits::default() },
     };
-    let shards = vec![shard::spawn(0, bound, (config, shard::Tuning::default()), reports).unwrap()];
+    let spawn = |(index, bus)| {
+        let bound = shard::bind("127.0.0.1".parse().unwrap(), 0, (BUFFER_BYTES, true)).unwrap();
+        let wiring = shard::Wiring { bus, core: None, tuning: shard::Tuning::default() };
+        let config = config(sfu_core::ShardId::new(index).unwrap());
+        shard::spawn(index, bound, (config, wiring), reports.clone()).unwrap()
+    };
+    let shards = shard::mesh(shards).into_iter().enumerate().map(spawn).collect();
     let facts = Facts {
         node: "n".to_owned(),
         version: "0",
@@ -39,7 +49,14 @@ fn bench() -> Bench {
     let readiness = admin::Readiness::new(&[]);
     let (tell, failed) = oneshot::channel();
     let (facts, gauges) = (Arc::new(facts), Arc::new(Gauges::default()));
-    let hub = Hub::new(facts, gauges, ControlMeters::default(), readiness.clone(), (shards, 100), tell);
+    let hub = Hub::new(
+        facts,
+        gauges,
+        ControlMeters::default(),
+        readiness.clone(),
+        (shards, Limits { peers: 100, room_peers: 100, room_share: 1 }),
+        tell,
+    );
     Bench { hub, reports: reported, failed, readiness }
 }
 

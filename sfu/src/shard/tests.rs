@@ -18,12 +18,15 @@ fn running() -> (ShardHandle, mpsc::Receiver<Report>) {
     let (reports, queue) = mpsc::channel(16);
     let bound = bind(Ipv4Addr::LOCALHOST.into(), 0, (BUFFER_BYTES, true)).unwrap();
     let config = NodeConfig {
+        shard: sfu_core::ShardId::FIRST,
         certificate: Identity::generate().unwrap().certificate,
         seed: [7; 32],
         wall_clock_at_start: SystemTime::now(),
         limits: Limits { peers: 10, ..Limits::default() },
     };
-    (spawn(0, bound, (config, Tuning::default()), reports).unwrap(), queue)
+    let bus = mesh(1).pop().unwrap();
+    let wiring = Wiring { bus, core: None, tuning: Tuning::default() };
+    (spawn(0, bound, (config, wiring), reports).unwrap(), queue)
 }
 
 /// Without the waker each answer would wait for the end of the longest wait.

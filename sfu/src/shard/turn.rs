@@ -3,10 +3,12 @@
 //! 1. hands what waits for sending to the kernel, unless it may still be held for others to the same listener,
 //! 2. takes one batch of datagrams through the core, and one read of each TCP connection that has something,
 //! 3. lets the core act on its deadlines,
-//! 4. carries out some commands,
-//! 5. exchanges work with the thread that does its handshakes,
-//! 6. passes events on, and publishes counters some times a second.
+//! 4. takes some items of other shards,
+//! 5. carries out some commands,
+//! 6. exchanges work with the thread that does its handshakes,
+//! 7. passes events on, and publishes counters some times a second.
 //!
+//! What other shards are to have goes to them before its own listeners get anything, so that all work at the same time.
 //! It waits only when a turn has left nothing to do. The clock is read once after waiting, for the whole turn, and once
 //! before, for the busy ratio.
 
@@ -20,9 +22,10 @@ use tokio::sync::mpsc;
 use udp::{Poller, Ready, RecvBatch, SendBatch, Socket, Transmit, Waker};
 
 use super::backlog::Backlog;
+use super::bus::BusEnd;
 use super::handshakes::Handshakes;
 use super::streams::Streams;
-use super::{News, Order, Report, StartError, Tuning};
+use super::{News, Order, Report, StartError, Tuning, Wiring};
 use crate::metrics::{Published, Reading, ShellCounters};
 
 /// Datagrams taken in one system call; bounds how long outputs and deadlines wait.
@@ -37,6 +40,8 @@ const SEND_BATCH: usize = 256;
 /// thousands. The more wait, the more go to the same listener and leave as one; to seal so many takes about half a
 /// millisecond. Far below [`sfu_core::Limits::transmits`], by more than a room has listeners.
 const FLUSH_AT: usize = 4_096;
+/// Items for other shards that may wait while a batch goes on: some of them should begin with their part of the work.
+const SHARE_AT: usize = 32;
 /// Commands carried out in one turn: a join costs about as much as forwarding some tens of packets.
 const ORDERS_A_TURN: usize = 16;
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
@@ -62,6 +67,7 @@ pub(super) struct Shard {
     streams: Streams,
     /// What the poller found last.
     ready: Ready,
+    bus: BusEnd,
     orders: Receiver<Order>,
     reports: mpsc::Sender<Report>,
     counters: ShellCounters,
@@ -85,7 +91,7 @@ impl Shard {
     pub(super) fn new(
         index: usize,
         socket: Socket,
-        (config, tuning): (NodeConfig, Tuning),
+        (config, wiring): (NodeConfig, Wiring),
         orders: Receiver<Order>,
         reports: mpsc::Sender<Report>,
         published: Arc<Published>,
@@ -95,11 +101,14 @@ impl Shard {
         let poller = Poller::new().map_err(StartError::Poll)?;
         poller.add(&socket, SOCKET_TOKEN).map_err(StartError::Poll)?;
         let handshakes = Handshakes::spawn(index, poller.waker()).map_err(StartError::Handshakes)?;
+        let Wiring { bus, tuning, .. } = wiring;
+        bus.connect(poller.waker());
         Ok(Self {
             index,
             handshakes,
             streams: Streams::new(now),
             ready: Ready::default(),
+            bus,
             node: Node::new(config.clone(), now)?,
             config,
             socket,
@@ -134,7 +143,7 @@ impl Shard {
             }
             let before = Instant::now();
             let timeout = if has_more { Duration::ZERO } else { self.wait_time(before) };
-            let ready = self.poller.wait(Some(timeout))?;
+            let ready = self.wait(timeout)?;
             now = Instant::now();
             self.pace.waited += now - before;
             is_readable = ready.contains(SOCKET_TOKEN);
@@ -165,13 +174,14 @@ impl Shard {
         if self.node.poll_timeout().is_some_and(|deadline| deadline <= now) {
             self.node.handle_timeout(now);
         }
+        let items_left = self.take_items(now);
         let (orders_left, stop) = self.carry_out(now);
         self.handshakes.exchange(&mut self.node, now);
         self.send_what_is_due(now);
         self.streams.flush(&self.poller, &mut self.node);
         self.pass_events();
         self.publish(now, stop);
-        (batch_was_full || orders_left, stop)
+        (batch_was_full || items_left || orders_left, stop)
     }
 
     /// Whether the batch was full, so that more may be waiting.
@@ -193,7 +203,11 @@ impl Shard {
                     self.node.handle_datagram(now, path, bytes);
                 }
             }
-            if self.node.transmit_count() >= FLUSH_AT {
+            let is_much = self.node.transmit_count() >= FLUSH_AT;
+            if is_much || self.node.bus_transmit_count() >= SHARE_AT {
+                share(&mut self.node, &mut self.bus, &mut self.counters, now);
+            }
+            if is_much {
                 send(&mut self.node, (&mut self.sending, &self.socket), &mut self.streams, &mut self.counters);
                 self.held_since = None;
                 // That was some milliseconds of work.
@@ -209,16 +223,60 @@ impl Shard {
 
     /// Everything, unless it may still be held. Nothing waits longer than that while the thread waits for its socket.
     fn send_what_is_due(&mut self, now: Instant) {
+        share(&mut self.node, &mut self.bus, &mut self.counters, now);
         if self.node.transmit_count() == 0 {
             return;
         }
         let since = *self.held_since.get_or_insert(now);
         if now.saturating_duration_since(since) >= self.tuning.hold {
-            self.send();
+            self.send(now);
         }
     }
 
-    fn send(&mut self) {
+    /// Whether some may be left.
+    fn take_items(&mut self, now: Instant) -> bool {
+        let mut taken = 0;
+        while let Some((from, item)) = self.bus.receive(&mut taken) {
+            self.node.handle_bus(now, from, item);
+            if self.node.transmit_count() >= FLUSH_AT {
+                send(&mut self.node, (&mut self.sending, &self.socket), &mut self.streams, &mut self.counters);
+                self.held_since = None;
+            }
+        }
+        !self.bus.is_empty()
+    }
+
+    /// Until the socket or a waker has something, or the time is over. Other shards wake this one only while it says
+    /// that it sleeps.
+    fn wait(&mut self, timeout: Duration) -> io::Result<Ready> {
+        if timeout.is_zero() {
+            return self.poller.wait(Some(timeout));
+        }
+        if let Some(ready) = self.poll_busily(timeout)? {
+            return Ok(ready);
+        }
+        let timeout = if self.bus.may_sleep() { timeout } else { Duration::ZERO };
+        let ready = self.poller.wait(Some(timeout));
+        self.bus.awake();
+        ready
+    }
+
+    /// Looks again and again for a while, which costs a core and saves the time that waking up takes.
+    fn poll_busily(&mut self, timeout: Duration) -> io::Result<Option<Ready>> {
+        let started = Instant::now();
+        while started.elapsed() < self.tuning.busy_poll {
+            let ready = self.poller.wait(Some(Duration::ZERO))?;
+            let found = ready.is_woken() || !ready.tokens().is_empty() || !self.bus.is_empty();
+            if found || started.elapsed() >= timeout {
+                return Ok(Some(ready));
+            }
+            std::hint::spin_loop();
+        }
+        Ok(None)
+    }
+
+    fn send(&mut self, now: Instant) {
+        share(&mut self.node, &mut self.bus, &mut self.counters, now);
         self.held_since = None;
         send(&mut self.node, (&mut self.sending, &self.socket), &mut self.streams, &mut self.counters);
     }
@@ -235,7 +293,7 @@ impl Shard {
                     self.streams.accept(now, *accepted, (&self.poller, &mut self.node));
                 }
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => {
-                    self.send();
+                    self.send(now);
                     return (false, true);
                 }
                 Err(TryRecvError::Empty) => return (false, false),
@@ -295,6 +353,15 @@ impl Shard {
         let due = self.held_since.map(|since| since + self.tuning.hold);
         let deadline = self.node.poll_timeout().into_iter().chain(due).min();
         deadline.map_or(longest, |deadline| deadline.saturating_duration_since(now).min(longest))
+    }
+}
+
+/// Hands over what other shards are to have.
+fn share(node: &mut Node, bus: &mut BusEnd, counters: &mut ShellCounters, now: Instant) {
+    if node.has_bus_transmits() {
+        bus.send(node.bus_transmits(now), counters);
+        node.clear_bus_transmits();
+        bus.ring(counters);
     }
 }
 

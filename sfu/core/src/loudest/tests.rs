@@ -84,7 +84,12 @@ impl Room {
 }
 
 fn holder(track: u32) -> Holder {
-    Holder { key: track as usize, peer: PeerId(u64::from(track)), track: TrackId(track) }
+    Holder {
+        key: Some(track as usize),
+        shard: crate::ShardId::FIRST,
+        peer: PeerId(u64::from(track)),
+        track: TrackId(track),
+    }
 }
 
 fn seats(selection: &Selection) -> Vec<Option<u32>> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use sfu_core::{
-    Certificate, Command, DtlsRole, HeaderProfile, IceCredentials, Join, Joined, PeerId, Reply, TrackKind,
+    Certificate, Command, DtlsRole, HeaderProfile, IceCredentials, Join, Joined, Mid, PeerId, Reply, TrackKind,
 };
 use srtp::{Half, Keys, OneByteWriter, Opener, Profile, RtpHeader, Sealer};
 use stun::{Class, IntegrityKey, Message, Method, TransactionId, Writer};
@@ -65,6 +65,8 @@ pub(crate) struct Client {
     pub(crate) unopened: usize,
     /// Next packet of each track that it sends.
     pub(crate) streams: Vec<Stream>,
+    /// Written into its packets.
+    pub(crate) mid: Option<Mid>,
     dtls: dimpl::Dtls,
     dtls_role: DtlsRole,
     dtls_wake: Option<Instant>,
@@ -141,6 +143,7 @@ impl Client {
             failed: false,
             unopened: 0,
             streams,
+            mid: None,
             dtls,
             dtls_role,
             dtls_wake: None,
@@ -213,10 +216,17 @@ impl Client {
         buf[4..8].copy_from_slice(&timestamp.to_be_bytes());
         buf[8..12].copy_from_slice(&ssrc.to_be_bytes());
         let mut header_len = 12;
-        if let (Some(level), Some(id)) = (level, self.profile.audio_level) {
+        let level = level.zip(self.profile.audio_level);
+        let mid = self.mid.zip(self.profile.mid);
+        if level.is_some() || mid.is_some() {
             buf[0] |= 0x10;
             let mut extensions = OneByteWriter::new(&mut buf[12..]).unwrap();
-            extensions.push(id, &[level]).unwrap();
+            if let Some((level, id)) = level {
+                extensions.push(id, &[level]).unwrap();
+            }
+            if let Some((mid, id)) = mid {
+                extensions.push(id, mid.as_bytes()).unwrap();
+            }
             header_len += extensions.finish().unwrap();
         }
         buf[header_len..header_len + payload.len()].copy_from_slice(payload);

@@ -15,7 +15,8 @@ use std::{
 pub(crate) use client::{Behaviour, Client, Received, Stream};
 use sfu_core::{
     Certificate, Command, Counters, DropReason, DtlsRole, Event, Fingerprint, HeaderProfile, IceCredentials, Join,
-    Joined, Limits, Mid, Node, NodeConfig, Path, PeerId, Reply, RoomId, SlotSpec, Ssrc, TrackKind, TrackSpec,
+    Joined, Limits, Mid, Node, NodeConfig, Path, PeerId, Reply, RoomId, ShardId, SlotSpec, Ssrc, TrackKind,
+    TrackSpec,
 };
 
 /// Something with an address that talks to the node.
@@ -56,10 +57,18 @@ impl World {
     }
 
     pub(crate) fn with_limits(limits: Limits) -> Self {
+        Self::on_shard(ShardId::FIRST, limits, origin())
+    }
+
+    pub(crate) fn on_shard(shard: ShardId, limits: Limits, now: Instant) -> Self {
         let certificate = certificate();
-        let now = origin();
-        let config =
-            NodeConfig { certificate: certificate.clone(), seed: [7; 32], wall_clock_at_start: WALL_CLOCK, limits };
+        let config = NodeConfig {
+            shard,
+            certificate: certificate.clone(),
+            seed: [7 + shard.index() as u8; 32],
+            wall_clock_at_start: WALL_CLOCK,
+            limits,
+        };
         let node = Node::new(config, now).unwrap();
         Self { node, now, events: Vec::new(), stray: Vec::new(), blocked: Vec::new(), certificate }
     }

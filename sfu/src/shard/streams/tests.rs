@@ -22,6 +22,7 @@ impl Bench {
     fn new() -> Self {
         let now = Instant::now();
         let config = NodeConfig {
+            shard: sfu_core::ShardId::FIRST,
             certificate: Identity::generate().unwrap().certificate,
             seed: [7; 32],
             wall_clock_at_start: SystemTime::now(),
