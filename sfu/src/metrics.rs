@@ -4,6 +4,7 @@
 //! | series | labels | meaning |
 //! | --- | --- | --- |
 //! | those of `SERIES` | `shard` | see the help text beside each |
+//! | those of `HISTOGRAMS` | `shard` | see the help text beside each |
 //! | `sfu_dropped_total` | `shard`, `reason` | datagrams and packets not used or not sent; reasons are `DropReason` of sfu-core |
 //! | `sfu_peers_gone_total` | `shard`, `reason` | peers evicted; reasons as in the event `gone` of the control link |
 //! | `sfu_socket_receive_overflows_total` | `shard` | datagrams that the kernel dropped: its queue was full |
@@ -20,13 +21,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
-use sfu_core::{Counters, DropReason, GoneReason};
+use sfu_core::{Counters, DropReason, GoneReason, Times};
 
 use crate::shard::StreamCounters;
 use crate::translate::gone_reason;
@@ -54,6 +55,8 @@ pub(crate) struct ShellCounters {
     pub(crate) receive_late: u64,
     pub(crate) send_calls: u64,
     pub(crate) send_dropped: u64,
+    /// From the arrival of what waited longest to the end of the call that sent it and all with it.
+    pub(crate) forward_times: Times,
     pub(crate) restarts: u64,
     /// Items for other shards that found no room in a queue.
     pub(crate) bus_dropped: u64,
@@ -186,17 +189,45 @@ const SERIES: [Series; SERIES_COUNT] = [
 
 const BUSY_INDEX: usize = 2;
 
+struct Histogram {
+    name: &'static str,
+    help: &'static str,
+    read: for<'a> fn(&Reading<'a>) -> &'a Times,
+}
+
+const HISTOGRAMS: [Histogram; 2] = [
+    Histogram {
+        name: "forward_seconds",
+        help: "For each datagram sent: from the kernel's receipt of what waited longest for this call to the end of \
+               the call, an upper bound; over a hop between shards, from there",
+        read: |r| &r.shell.forward_times,
+    },
+    Histogram {
+        name: "handshake_seconds",
+        help: "From the turn of a DTLS handshake to its keys",
+        read: |r| &r.core.handshake_times,
+    },
+];
+
 /// The numbers of one shard. Each value is right by itself; two of them may be of different moments.
 #[derive(Debug)]
 pub(crate) struct Published {
     series: [AtomicU64; SERIES_COUNT],
+    histograms: [Steps; HISTOGRAMS.len()],
     dropped: [AtomicU64; DropReason::ALL.len()],
     gone: [AtomicU64; GONE.len()],
+}
+
+#[derive(Debug, Default)]
+struct Steps {
+    counts: [AtomicU64; Times::STEPS],
+    sum_us: AtomicU64,
 }
 
 impl Default for Published {
     fn default() -> Self {
         Self {
+            histograms: std::array::from_fn(|_| Steps::default()),
             series: std::array::from_fn(|_| AtomicU64::new(0)),
             dropped: std::array::from_fn(|_| AtomicU64::new(0)),
             gone: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -208,6 +239,13 @@ impl Published {
     pub(crate) fn publish(&self, reading: &Reading<'_>) {
         for (series, value) in SERIES.iter().zip(&self.series) {
             value.store((series.read)(reading), Ordering::Relaxed);
+        }
+        for (histogram, steps) in HISTOGRAMS.iter().zip(&self.histograms) {
+            let times = (histogram.read)(reading);
+            for (count, value) in times.counts().iter().zip(&steps.counts) {
+                value.store(*count, Ordering::Relaxed);
+            }
+            steps.sum_us.store(times.sum_us(), Ordering::Relaxed);
         }
         for ((_, count), value) in reading.core.drops().zip(&self.dropped) {
             value.store(count, Ordering::Relaxed);
@@ -280,6 +318,7 @@ impl Collector for Shards {
                 }
             }
         }
+        self.histograms(&mut encoder)?;
         self.overflows(&mut encoder)?;
         let mut dropped = encoder.encode_descriptor("dropped", "Not used or not sent", None, MetricType::Counter)?;
         self.by_reason(&mut dropped, |shard| &shard.dropped, |index| DropReason::ALL[index].name())?;
@@ -289,6 +328,23 @@ impl Collector for Shards {
 }
 
 impl Shards {
+    fn histograms(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (index, histogram) in HISTOGRAMS.iter().enumerate() {
+            let mut metric =
+                encoder.encode_descriptor(histogram.name, histogram.help, None, MetricType::Histogram)?;
+            for (shard, (_, published)) in self.0.iter().enumerate() {
+                let steps = &published.histograms[index];
+                let counts = steps.counts.iter().map(|count| count.load(Ordering::Relaxed));
+                let buckets: Vec<(f64, u64)> = Times::bounds_s().into_iter().zip(counts).collect();
+                let count = buckets.iter().map(|(_, count)| count).sum();
+                let sum = steps.sum_us.load(Ordering::Relaxed) as f64 / PPM;
+                let labels = [("shard", shard)];
+                metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            }
+        }
+        Ok(())
+    }
+
     fn overflows(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let help = "Datagrams that the kernel dropped because the socket's queue was full";
         let mut metric = encoder.encode_descriptor("socket_receive_overflows", help, None, MetricType::Counter)?;
@@ -333,6 +389,7 @@ mod tests {
         let nowhere = SocketAddr::from(([192, 0, 2, 1], 1));
         let shards = [Arc::new(Published::default()), Arc::new(Published::default())];
         let mut shell = ShellCounters { turns: 5, busy_ppm: 250_000, ..ShellCounters::default() };
+        shell.forward_times.record(std::time::Duration::from_micros(300), 4);
         shell.count_gone(GoneReason::DtlsFailed);
         shell.count_gone(GoneReason::Left);
         let core = Counters::default();
@@ -352,6 +409,11 @@ mod tests {
             "sfu_rooms{shard=\"1\"} 2",
             "sfu_shard_busy_ratio{shard=\"1\"} 0.25",
             "sfu_shard_turns_total{shard=\"1\"} 5",
+            "sfu_forward_seconds_count{shard=\"1\"} 4",
+            "sfu_forward_seconds_sum{shard=\"1\"} 0.0012",
+            "sfu_forward_seconds_bucket{le=\"0.00025\",shard=\"1\"} 0",
+            "sfu_forward_seconds_bucket{le=\"0.0005\",shard=\"1\"} 4",
+            "sfu_handshake_seconds_bucket{le=\"+Inf\",shard=\"1\"} 0",
             "sfu_handshakes_failed_total{shard=\"1\"} 1",
             "sfu_peers_gone_total{shard=\"1\",reason=\"left\"} 1",
             "sfu_dropped_total{shard=\"0\",reason=\"rtp_replayed\"} 0",

@@ -1,5 +1,7 @@
 //! What happened, in plain numbers that only grow. The shell reads them between batches and publishes them.
 
+use crate::Times;
+
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Counters {
     pub datagrams_received: u64,
@@ -25,6 +27,8 @@ pub struct Counters {
     /// Pieces of handshake work handed out.
     pub handshake_jobs: u64,
     pub handshakes_done: u64,
+    /// From the turn of a handshake to its keys.
+    pub handshake_times: Times,
     pub peers_admitted: u64,
     pub peers_evicted: u64,
     drops: [u64; DropReason::COUNT],

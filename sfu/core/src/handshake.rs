@@ -92,6 +92,7 @@ pub(crate) struct Secure {
     is_away: bool,
     /// Counted among those under way, since.
     turn: Option<Instant>,
+    begun_at: Option<Instant>,
     /// Deadline of the DTLS timer that is armed now.
     alarm: Option<Instant>,
 }
@@ -168,6 +169,7 @@ impl Node {
             if secure.stage == Stage::Waiting {
                 secure.stage = Stage::Begun;
                 secure.turn = Some(now);
+                secure.begun_at = Some(now);
                 self.desk.under_way += 1;
             }
             secure.is_away = true;
@@ -199,7 +201,11 @@ impl Node {
         }
         self.take_back(now, key, job.channel);
         if let Some(established) = job.established {
-            self.desk.end_turn(&mut self.peers[key].secure);
+            let secure = &mut self.peers[key].secure;
+            self.desk.end_turn(secure);
+            if let Some(begun_at) = secure.begun_at.take() {
+                self.counters.handshake_times.record(now.saturating_duration_since(begun_at), 1);
+            }
             if self.establish(key, &established).is_err() {
                 return self.evict(now, key, GoneReason::DtlsFailed);
             }

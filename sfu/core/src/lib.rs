@@ -33,6 +33,7 @@ mod rtcp;
 mod slot;
 mod stamp;
 mod timers;
+mod times;
 mod track;
 mod upkeep;
 
@@ -44,3 +45,4 @@ pub use event::*;
 pub use handshake::HandshakeJob;
 pub use ids::*;
 pub use node::*;
+pub use times::*;

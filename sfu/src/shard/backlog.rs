@@ -30,6 +30,12 @@ impl Backlog {
         i64::try_from(WAIT_MAX.as_nanos()).is_ok_and(|longest| shown.saturating_sub(zero) > longest)
     }
 
+    /// How long something that came then has waited.
+    pub(super) fn waited(&self, arrived: Option<Duration>, now: Instant) -> Duration {
+        let waited = self.shown(arrived, now).zip(self.zero).map(|(shown, zero)| shown.saturating_sub(zero));
+        Duration::from_nanos(waited.and_then(|nanos| u64::try_from(nanos).ok()).unwrap_or(0))
+    }
+
     /// The queue is empty behind this one.
     pub(super) fn ran_empty(&mut self, newest: Option<Duration>, now: Instant) {
         self.zero = self.shown(newest, now).or(self.zero);

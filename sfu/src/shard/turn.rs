@@ -76,6 +76,8 @@ pub(super) struct Shard {
     tuning: Tuning,
     /// Since when the oldest packet waits for others to its listener.
     held_since: Option<Instant>,
+    /// When the oldest datagram came whose packets wait to be sent.
+    oldest: Option<Instant>,
     /// Not yet passed on.
     news: Option<News>,
     events_lost: u64,
@@ -123,6 +125,7 @@ impl Shard {
             pace: Pace { published_at: now, waited: Duration::ZERO },
             tuning,
             held_since: None,
+            oldest: None,
             news: None,
             events_lost: 0,
         })
@@ -196,6 +199,9 @@ impl Shard {
             let path = Path::udp(datagram.remote);
             newest = datagram.arrived;
             let is_late = self.backlog.is_late(newest, now);
+            if self.oldest.is_none() {
+                self.oldest = now.checked_sub(self.backlog.waited(newest, now));
+            }
             for bytes in datagram.into_segments() {
                 if is_late && is_audio(bytes) {
                     self.counters.receive_late += 1;
@@ -208,7 +214,8 @@ impl Shard {
                 share(&mut self.node, &mut self.bus, &mut self.counters, now);
             }
             if is_much {
-                send(&mut self.node, (&mut self.sending, &self.socket), &mut self.streams, &mut self.counters);
+                let sinks = (&mut self.sending, &self.socket, &mut self.streams);
+                send(&mut self.node, sinks, (&mut self.counters, &mut self.oldest));
                 self.held_since = None;
                 // That was some milliseconds of work.
                 now = Instant::now();
@@ -238,8 +245,10 @@ impl Shard {
         let mut taken = 0;
         while let Some((from, item)) = self.bus.receive(&mut taken) {
             self.node.handle_bus(now, from, item);
+            self.oldest.get_or_insert(now);
             if self.node.transmit_count() >= FLUSH_AT {
-                send(&mut self.node, (&mut self.sending, &self.socket), &mut self.streams, &mut self.counters);
+                let sinks = (&mut self.sending, &self.socket, &mut self.streams);
+                send(&mut self.node, sinks, (&mut self.counters, &mut self.oldest));
                 self.held_since = None;
             }
         }
@@ -278,7 +287,8 @@ impl Shard {
     fn send(&mut self, now: Instant) {
         share(&mut self.node, &mut self.bus, &mut self.counters, now);
         self.held_since = None;
-        send(&mut self.node, (&mut self.sending, &self.socket), &mut self.streams, &mut self.counters);
+        let sinks = (&mut self.sending, &self.socket, &mut self.streams);
+        send(&mut self.node, sinks, (&mut self.counters, &mut self.oldest));
     }
 
     /// Whether some may be left, and whether to end.
@@ -372,9 +382,8 @@ fn is_audio(datagram: &[u8]) -> bool {
 
 fn send(
     node: &mut Node,
-    (sending, socket): (&mut SendBatch, &Socket),
-    streams: &mut Streams,
-    counters: &mut ShellCounters,
+    (sending, socket, streams): (&mut SendBatch, &Socket, &mut Streams),
+    (counters, oldest): (&mut ShellCounters, &mut Option<Instant>),
 ) {
     if node.transmit_count() == 0 {
         return;
@@ -388,5 +397,8 @@ fn send(
     let report = sending.send(socket, transmits);
     counters.send_calls += report.syscalls as u64;
     counters.send_dropped += report.dropped as u64;
+    if let Some(oldest) = oldest.take() {
+        counters.forward_times.record(oldest.elapsed(), report.sent as u64);
+    }
     node.clear_transmits();
 }
