@@ -92,6 +92,7 @@ fn setting(scenario: &Scenario) -> Result<Setting, EngineError> {
         frame: Duration::from_millis(scenario.audio.frame_ms.into()),
         reading: Reading { open_one_in, drop: lot(scenario.loss.receive), drop_seed: mix(scenario.loss.seed) },
         coalesce: scenario.engine.coalesce,
+        linger: Duration::from_micros(scenario.engine.linger_us.into()),
         send_drop: lot(scenario.loss.send),
         drop_seed: mix(scenario.loss.seed ^ 0x5E4D),
         senders_hear: scenario.rooms.publishers_listen,

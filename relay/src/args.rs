@@ -51,8 +51,8 @@ pub struct Args {
     /// Addresses of relay sockets [default: those listened on, without loopback]
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     pub relay_ip: Vec<IpAddr>,
-    /// Public address, or PUBLIC/PRIVATE for each relay address, or stun:HOST[:PORT] to ask. Names and servers are asked
-    /// again and again
+    /// Public address, or PUBLIC/PRIVATE for each relay address, or stun:HOST or stun:HOST:PORT to ask. Names and
+    /// servers are asked again and again
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     pub external_ip: Vec<String>,
     /// First port of relay sockets [default: 49152]

@@ -3,7 +3,8 @@
 //! nobody's packets.
 //!
 //! Each turn: 1. commands, 2. deadlines that are due (voices, checks), 3. what has arrived, at most a batch a socket, 4. a
-//! few times a second, hand over what was counted.
+//! few times a second, hand over what was counted. When a packet came is the kernel's word, so a thread that carries media
+//! may linger between turns: on one machine each time it is woken up is charged to the server whose packet woke it.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use slab::Slab;
 use udp::{Options, Poller, RecvBatch, SendBatch, Socket, Transmit, Waker};
@@ -37,6 +38,8 @@ const RECV_BUFFER_BYTES: usize = 512 * 1024;
 const HAND_OVER_INTERVAL: Duration = Duration::from_millis(200);
 /// Longest sleep, so that a change of phase is seen soon.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
+/// So many sockets at a time mean that there are more.
+const MANY_READY: usize = 32;
 /// Deadlines served before sockets have their turn.
 const DEADLINES_A_TURN: usize = 64;
 
@@ -50,6 +53,8 @@ pub(super) struct Setting {
     pub(super) reading: Reading,
     /// Take runs of datagrams from the kernel as they come.
     pub(super) coalesce: bool,
+    /// How long a thread that carries media waits after it has read what was there.
+    pub(super) linger: Duration,
     /// Share of what is sent that is lost on purpose, of 2^32.
     pub(super) send_drop: u32,
     pub(super) drop_seed: u64,
@@ -143,6 +148,26 @@ impl Workers {
     }
 }
 
+/// Between the wall clock, which the kernel notes arrivals by, and the clock of the run. Read again a few times a second,
+/// as the wall clock may be set.
+#[derive(Clone, Copy, Debug)]
+struct WallClock {
+    /// Nanoseconds of the wall clock when the run's clock was at 0.
+    origin_ns: i128,
+}
+
+impl WallClock {
+    fn read(board: &Switchboard) -> Self {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { origin_ns: wall.as_nanos() as i128 - i128::from(board.nanos(Instant::now())) }
+    }
+
+    /// Of the run's clock.
+    fn nanos(self, wall: Duration) -> u64 {
+        u64::try_from(wall.as_nanos() as i128 - self.origin_ns).unwrap_or(0)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Deadline {
     Client,
@@ -163,6 +188,7 @@ struct Worker {
     tally: Tally,
     phase: usize,
     handed_over: Instant,
+    wall: WallClock,
     events: Vec<Event>,
     out: Vec<Vec<u8>>,
     packet: Box<[u8; PACKET_BYTES_MAX]>,
@@ -174,6 +200,7 @@ impl Worker {
         let (batch, bytes) =
             if setting.coalesce { (RECV_RUNS, RUN_BYTES_MAX) } else { (RECV_BATCH, PACKET_BYTES_MAX) };
         Ok(Self {
+            wall: WallClock::read(&setting.board),
             setting,
             inbox,
             lines,
@@ -205,10 +232,18 @@ impl Worker {
             }
             if !ready.tokens().is_empty() {
                 self.tally.receive_turn.record(began.elapsed());
+                self.linger(ready.tokens().len());
             }
             self.hand_over(Instant::now(), false);
         }
         self.hand_over(Instant::now(), true);
+    }
+
+    /// Not beyond the next deadline, not while more is there, and not where joins are timed.
+    fn linger(&self, ready: usize) {
+        if ready < MANY_READY && self.lines.is_empty() && !self.setting.linger.is_zero() {
+            std::thread::sleep(self.setting.linger.min(self.sleep(Instant::now())));
+        }
     }
 
     /// Whether to go on.
@@ -235,6 +270,8 @@ impl Worker {
             self.events.push(Event { link: new.link, kind: EventKind::Failed("no_socket") });
             return;
         };
+        // Without them the time of reading counts.
+        let _ = socket.ask_for_arrival_times();
         let client = Client::new(&self.setting.identity, &new.local, &new.remote, now);
         self.seat(Box::new(Seat::new(new.link, new.plan, socket, client, new.mouth, now)));
     }
@@ -316,10 +353,11 @@ impl Worker {
         let mut outcomes = Vec::new();
         for received in self.recv.iter_mut() {
             let from = received.remote;
+            let arrived_ns = received.arrived.map_or(now_ns, |arrived| self.wall.nanos(arrived).min(now_ns));
             for datagram in received.into_segments() {
                 let is_media = datagram.first().is_some_and(|first| (128..=191).contains(first));
                 let outcome = if is_media {
-                    seat.client.receive_media(now_ns, datagram, self.setting.reading, &mut self.tally)
+                    seat.client.receive_media(arrived_ns, datagram, self.setting.reading, &mut self.tally)
                 } else {
                     self.tally.counts.other += 1;
                     seat.client.handle_control(now, datagram, from, &mut self.out)
@@ -408,6 +446,7 @@ impl Worker {
             self.setting.board.hand_over(self.phase, &mut self.tally);
             self.phase = phase;
             self.handed_over = now;
+            self.wall = WallClock::read(&self.setting.board);
         }
         self.setting.board.tell(&mut self.events);
     }

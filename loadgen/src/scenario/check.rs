@@ -60,13 +60,14 @@ impl Scenario {
             (engine.threads <= 64, &["engine", "threads"], "0 to 64"),
         ];
         let broken = rules.into_iter().find(|(holds, ..)| !holds);
-        let rest: [(bool, &'static [&'static str], &str); 8] = [
+        let rest: [(bool, &'static [&'static str], &str); 9] = [
             (seconds(run.floor_s, 0.0), &["run", "floor_s"], "0 to 86400"),
             (climb.step_listeners <= PEERS_MAX, &["climb", "step_listeners"], "0 to 20000"),
             (seconds(climb.settle_s, 0.0), &["climb", "settle_s"], "0 to 86400"),
             (seconds(climb.hold_s, 0.1), &["climb", "hold_s"], "0.1 to 86400"),
             (share(climb.loss_max), &["climb", "loss_max"], "0 to 1"),
             ((0.0..=60_000.0).contains(&climb.delay_p99_ms_max), &["climb", "delay_p99_ms_max"], "0 to 60000"),
+            (engine.linger_us <= 10_000, &["engine", "linger_us"], "0 to 10000"),
             ((1..=100_000).contains(&engine.open_one_in), &["engine", "open_one_in"], "1 to 100000"),
             (share(engine.realistic_share), &["engine", "realistic_share"], "0 to 1"),
         ];

@@ -14,7 +14,7 @@
 
 use crate::{PeerId, RoomId, ShardId, ShardSet, TrackId, TrackKind, stamp::PAYLOAD_MAX};
 
-/// The longest item: a packet with the largest payload. The lists are shorter, see [`ENTRIES_MAX`].
+/// The longest item: a packet with the largest payload. The lists are shorter, see `ENTRIES_MAX`.
 pub const BUS_ITEM_MAX: usize = PACKET_HEAD + PAYLOAD_MAX;
 
 /// Something for other shards, in the order in which each of them must get it.
