@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::engine::bare::Order;
 use crate::engine::{self, EngineError};
 use crate::report::{self, ReportError};
-use crate::results::{Results, Snapshot};
+use crate::results::{Joins, Results, Snapshot};
 use crate::scenario::{Scenario, ScenarioError, TalkPattern, TargetKind};
 use crate::targets::{Access, Secret, TokenKey};
 use crate::view;
@@ -129,6 +129,8 @@ enum Failure {
     Order(#[source] serde_json::Error),
     #[error("bare sender failed: {0}")]
     BareSend(#[source] std::io::Error),
+    #[error("nobody could join ({reasons}), so nothing was measured: {hint}")]
+    NobodyJoined { reasons: String, hint: &'static str },
     #[error("output cannot be written: {0}")]
     Output(#[source] std::io::Error),
 }
@@ -163,7 +165,24 @@ fn execute(run: &Run) -> Result<bool, Failure> {
     for broken in results.verdict.iter().filter(|judged| !judged.ok) {
         let _ = writeln!(std::io::stderr(), "loadgen: broken threshold {}", report::Line(broken));
     }
+    somebody_joined(&results.joins)?;
     Ok(results.ok())
+}
+
+fn somebody_joined(joins: &Joins) -> Result<(), Failure> {
+    if joins.connected > 0 || joins.failed == 0 {
+        return Ok(());
+    }
+    let reasons: Vec<_> = joins.failures.iter().map(|(reason, count)| format!("{count} x {reason}")).collect();
+    let is = |start: &str| joins.failures.keys().any(|reason| reason.starts_with(start));
+    let hint = if is("token") {
+        "give loadgen the key that the server checks tokens with, in CARILLON_TOKEN_KEY=kid:secret"
+    } else if is("signalling_unreachable") {
+        "is the server running, and is the url right?"
+    } else {
+        "the log of the server may say more"
+    };
+    Err(Failure::NobodyJoined { reasons: reasons.join(", "), hint })
 }
 
 /// Until the end of the scenario, or Ctrl-C, or SIGTERM.

@@ -65,7 +65,7 @@ pub struct Args {
     /// Most peers of one room, over all shards [default: 2500]
     #[arg(long, value_name = "N")]
     pub room_peers_max: Option<usize>,
-    /// Peers of a room on one shard before it goes on to another one [default: 64]
+    /// Peers of a room on one shard before it goes on to another one [default: 256]
     #[arg(long, value_name = "N")]
     pub room_share: Option<usize>,
     /// Voices heard at the same time in a room [default: 8]

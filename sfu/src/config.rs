@@ -87,7 +87,8 @@ impl Default for Settings {
             private_key: None,
             peers_max: 4_000,
             room_peers_max: 2_500,
-            room_share: 64,
+            // Ten who talk to so many keep a core of our machines half busy; a shard that is busier sends new peers elsewhere.
+            room_share: 256,
             speech_slots: 8,
             program_slots: 2,
             socket_buffer_bytes: 4 * 1024 * 1024,
