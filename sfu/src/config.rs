@@ -87,7 +87,8 @@ impl Default for Settings {
             private_key: None,
             peers_max: 4_000,
             room_peers_max: 2_500,
-            // Ten who talk to so many take some six tenths of a core (`tests/bench listeners`); a shard that is busier sends new peers elsewhere.
+            // Ten who talk to so many take some six tenths of a core (`tests/bench listeners`); a busier shard sends new
+            // peers elsewhere.
             room_share: 256,
             speech_slots: 8,
             program_slots: 2,
