@@ -313,7 +313,7 @@ mod tests {
     fn flags_go_over_the_file() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/one-room.toml");
         let scenario = run(&[file, "--listeners", "7", "--talk", "churn"]).scenario().expect("a scenario");
-        assert_eq!((scenario.rooms.publishers, scenario.rooms.listeners), (10, 7));
+        assert_eq!((scenario.rooms.publishers, scenario.rooms.listeners), (8, 7));
         assert_eq!(scenario.talk.pattern, TalkPattern::Churn);
     }
 
