@@ -121,7 +121,8 @@ describe('desktop', () => {
     });
   });
 
-  it('a short system sound is heard from its first 60 ms', async () => {
+  // A machine that stalls damages a piece now and then; what the system cuts off is missing each time.
+  it('a short system sound is heard from its first 60 ms', () => eventually('it is heard whole', async () => {
     const { samples, rate } = readWav(REAR_CENTER);
     assert.equal(rate, 48000);
     await eventually('the desktop is silent in the browser', async () => (
@@ -149,7 +150,8 @@ describe('desktop', () => {
     }
     const typical = [...fits].sort((a, b) => a - b)[Math.floor(fits.length / 2)];
     assert.ok(typical > 0.9 && Math.min(...fits) > 0.4, `pieces of 100 ms are damaged: ${fits.map((fit) => fit.toFixed(2))}`);
-  });
+    return true;
+  }, 90_000));
 
   it('a 700 Hz microphone of a browser is on the desktop’s mic', async () => {
     const sound = await eventually('the microphone arrives', async () => {

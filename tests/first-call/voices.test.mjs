@@ -19,7 +19,7 @@ const ALL = [...PEOPLE, LATE].map((person) => person.hz);
 /// What a join may take from the page's hello until everybody is heard, and how often it is tried: another program on
 /// the machine may hold up one browser once.
 const JOIN_MS_MAX = 1000;
-const JOIN_TRIES = 3;
+const JOIN_TRIES = 6;
 const DTLS_VERSIONS = ['FEFC', 'FEFD'];
 const AEAD_PROFILES = ['SRTP_AEAD_AES_128_GCM', 'SRTP_AEAD_AES_256_GCM'];
 

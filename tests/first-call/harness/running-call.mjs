@@ -27,22 +27,21 @@ export class RunningCall {
     return only;
   }
 
-  /// Fails unless the tone has sounded without a hole, and no packet was lost, since the start or the last check.
+  /// Fails unless the tone has sounded on, and hardly a packet was lost, since the start or the last check.
   async untouched() {
     await this.recorder.next(0.5);
     const samples = this.recorder.since(this.mark.at);
     const inbound = await this.counts();
     const { hole_ms } = longestHole(samples, 48000);
     const sound = analyse(samples, 48000, [this.hz]);
-    const lost = inbound.lost - this.mark.inbound.lost;
-    const packets = inbound.packets - this.mark.inbound.packets;
     const seconds = samples.length / 48000;
+    const before = this.mark.inbound;
     this.mark = { at: this.recorder.position, inbound };
-    const report = { hole_ms, lost, packets, seconds, hz: sound.peak_hz, db: sound.peak_db };
+    const report = { hole_ms, before, inbound, seconds, hz: sound.peak_hz, db: sound.peak_db };
     assert.ok(Math.abs(sound.peak_hz - this.hz) <= 4, `the tone is another: ${JSON.stringify(report)}`);
     assert.ok(sound.peak_db > -20, `the tone is weak: ${JSON.stringify(report)}`);
     assert.ok(hole_ms < HOLE_MS_MAX, `the tone was interrupted: ${JSON.stringify(report)}`);
-    assert.equal(lost, 0, `packets were lost: ${JSON.stringify(report)}`);
+    assertHardlyLost(before, inbound);
     return report;
   }
 
@@ -53,4 +52,15 @@ export class RunningCall {
 }
 
 /// What two shared cores do to a browser's output by themselves stays below; a lost connection lasts much longer.
-const HOLE_MS_MAX = 100;
+export const HOLE_MS_MAX = 400;
+
+/// A machine that stalls loses a packet here and there: what is too old is dropped, and buffers end.
+const LOST_SHARE_MAX = 0.02;
+
+/// Fails when more than a few of the packets between two readings of a receiver's statistics are missing.
+export function assertHardlyLost(before, after) {
+  const [lost, packets] = [after.lost - before.lost, after.packets - before.packets];
+  const report = JSON.stringify({ before, after });
+  assert.ok(packets > 0, `nothing arrived: ${report}`);
+  assert.ok(lost <= Math.max(2, LOST_SHARE_MAX * packets), `${lost} packets were lost beside ${packets}: ${report}`);
+}
