@@ -19,11 +19,19 @@ const ROUNDS: usize = 3;
 const KINDS: [Kind; 3] = [Kind::Floor, Kind::Relay, Kind::Coturn];
 const PACED_FLOWS: usize = 400;
 const PACED_PER_FLOW_S: u32 = 50;
-const PACED_TIME: Duration = Duration::from_secs(4);
 const CLOSED_FLOWS: usize = 64;
-const CLOSED_TIME: Duration = Duration::from_secs(3);
-const IDLE_ALLOCATIONS: usize = 2_000;
+const WHOLE: Extent = Extent { paced: Duration::from_secs(4), closed: Duration::from_secs(3), idle: 2_000 };
+/// For a first look: each step just long enough to say something.
+const QUICK: Extent = Extent { paced: Duration::from_secs(2), closed: Duration::from_secs(1), idle: 500 };
 const THREADS: u16 = 1;
+
+/// How long, and how many.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    paced: Duration,
+    closed: Duration,
+    idle: usize,
+}
 
 #[derive(Debug, Default)]
 struct Row {
@@ -45,13 +53,14 @@ fn main() {
         println!("Not measured: run it with tests/bench, which makes a network for it.");
         return;
     }
+    let extent = if arguments.iter().any(|argument| argument == "--quick") { QUICK } else { WHOLE };
     let mut rows = [Row::default(), Row::default(), Row::default()];
     let mut port = 10_000;
     for round in 0..ROUNDS {
         for step in 0..KINDS.len() {
             let at = (round + step) % KINDS.len();
             port += 1;
-            measure(KINDS[at], port, &mut rows[at]);
+            measure(KINDS[at], port, extent, &mut rows[at]);
         }
     }
     let [floor, relay, coturn] = &rows;
@@ -68,7 +77,7 @@ fn main() {
     println!(r#"{{"rounds": {ROUNDS}, "figures": {{{}}}}}"#, figures.join(", "));
 }
 
-fn measure(kind: Kind, port: u16, row: &mut Row) {
+fn measure(kind: Kind, port: u16, extent: Extent, row: &mut Row) {
     let echo = Echo::start((PEER, 0).into());
     let server = Running::start(kind, port, echo.address, THREADS);
     // The floor takes whatever comes, so its clients need no allocation.
@@ -81,20 +90,20 @@ fn measure(kind: Kind, port: u16, row: &mut Row) {
     if kind != Kind::Floor {
         kept.extend(clients(1));
         let (cpu, rss) = (server.cpu(), server.rss_kib());
-        let idle = clients(IDLE_ALLOCATIONS);
+        let idle = clients(extent.idle);
         row.setup.push(idle.len() as f64 / (server.cpu() - cpu).as_secs_f64());
-        row.allocation_kib.push((server.rss_kib() - rss) as f64 / idle.len() as f64);
+        row.allocation_kib.push(server.rss_kib().saturating_sub(rss) as f64 / idle.len() as f64);
         kept.extend(idle);
     }
     let flows = clients(PACED_FLOWS);
     // The first packets make what a flow needs.
     Load::new(flows.iter().map(|flow| &flow.socket)).paced(Duration::from_millis(500), PACED_PER_FLOW_S);
     let cpu = server.cpu();
-    let paced = Load::new(flows.iter().map(|flow| &flow.socket)).paced(PACED_TIME, PACED_PER_FLOW_S);
+    let paced = Load::new(flows.iter().map(|flow| &flow.socket)).paced(extent.paced, PACED_PER_FLOW_S);
     row.paced.push(paced.relayed() / (server.cpu() - cpu).as_secs_f64());
     row.p99_us.push(paced.p99_us());
     let cpu = server.cpu();
-    let closed = Load::new(flows.iter().take(CLOSED_FLOWS).map(|flow| &flow.socket)).closed(CLOSED_TIME);
+    let closed = Load::new(flows.iter().take(CLOSED_FLOWS).map(|flow| &flow.socket)).closed(extent.closed);
     row.closed.push(closed.relayed() / (server.cpu() - cpu).as_secs_f64());
     println!(
         "{kind:?}: paced {:.0} packets a CPU second (p99 {:.0} us, lost {:.3} %), closed {:.0} (lost {:.3} %), \

@@ -1,5 +1,6 @@
 //! The command line. Every flag is optional and named like its key in the settings file and the environment
-//! (`--min-port`, `min_port`, `RELAY_MIN_PORT`); keys that are rarely set have no flag.
+//! (`--min-port`, `min_port`, `RELAY_MIN_PORT`); keys that are rarely set have no flag. Secrets have none either: others
+//! could read them in the process list.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -73,9 +74,18 @@ pub struct Args {
     /// A media node, ADDRESS or ADDRESS:FIRST-LAST of its ports; may repeat
     #[arg(long, value_name = "RANGE", value_delimiter = ',')]
     pub peer: Vec<String>,
+    /// File with more of them, one a line, read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub peer_file: Option<PathBuf>,
+    /// Signalling's admin port, http://HOST:PORT: the media nodes that it knows are peers
+    #[arg(long, value_name = "URL")]
+    pub registry: Option<String>,
     /// Relay to everybody who is not denied, not only to the media nodes
     #[arg(long)]
     pub general: bool,
+    /// Relay to the media nodes only, also with a coturn file
+    #[arg(long, conflicts_with = "general")]
+    pub listed: bool,
     /// Metrics, liveness and readiness [default: 127.0.0.1:7401]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<SocketAddr>,

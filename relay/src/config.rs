@@ -11,7 +11,7 @@ mod streams;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use admin::logs::LogFormat;
@@ -19,6 +19,7 @@ use admin::settings::SettingsError;
 use relay_core::{AddressRange, BadRange, Limits, Policy, RelayAddress, Settings as CoreSettings};
 
 use crate::args::Args;
+use crate::registry::{BadRegistry, Endpoint};
 use crate::tls::TlsError;
 pub use coturn::CoturnError;
 pub(crate) use coturn::Note;
@@ -48,6 +49,8 @@ pub struct Config {
     pub(crate) admin: SocketAddr,
     pub(crate) drain: Drain,
     pub(crate) core: CoreSettings,
+    /// Where more media nodes are learnt from.
+    pub(crate) registry: Option<Endpoint>,
     /// Public addresses found by name or by a STUN server, to be looked at from time to time.
     pub(crate) external: Found,
     /// Files that are read again when they change.
@@ -89,11 +92,23 @@ pub enum ConfigError {
     Interfaces(#[source] std::io::Error),
     #[error("there is no address for relay sockets: set relay_ip, or dev to use loopback")]
     NoRelayAddress,
-    #[error("no peer is allowed: name the media nodes with peer, or set general")]
+    #[error(
+        "no peer is allowed: name the media nodes with peer (--peer), peer_file or registry, or set general (--general) to \
+         relay to everybody who is not denied"
+    )]
     NoPeers,
+    #[error("peer_file {} cannot be read: {source}", path.display())]
+    PeerFile { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Registry(#[from] BadRegistry),
 }
 
 impl Config {
+    /// A coturn file means a general relay, which is not said anywhere in it.
+    pub(crate) fn is_general_by_coturn(&self) -> bool {
+        self.core.policy.general && !self.notes.is_empty()
+    }
+
     pub fn load(args: &Args) -> Result<Self, ConfigError> {
         Self::load_again(args, &Found::default())
     }
@@ -116,8 +131,9 @@ impl Config {
             streams::forgive_missing_certificate(&mut beneath, &mut notes);
             settings = settings.over(beneath);
         }
-        let named = [&settings.secret_file, &settings.user_file, &settings.tls_cert, &settings.tls_key];
-        files.extend(named.into_iter().flatten().cloned());
+        let named = [&settings.secret_file, &settings.user_file, &settings.peer_file];
+        let named = named.into_iter().chain([&settings.tls_cert, &settings.tls_key]);
+        files.extend(named.flatten().cloned());
         let machine = machine_addresses()?;
         Self::from_settings(&settings, &machine, (notes, files), before)
     }
@@ -160,6 +176,7 @@ impl Config {
         core.software.clone_from(&settings.software);
         core.alternate = settings.alternate_server;
         core.tcp_relay = settings.tcp_relay;
+        let registry = settings.registry.as_deref().map(str::parse).transpose()?;
         core.stun = !settings.no_stun;
         core.turn = !settings.stun_only;
         Ok(Self {
@@ -173,6 +190,7 @@ impl Config {
             admin,
             drain,
             core,
+            registry,
             external,
             files,
             notes,
@@ -244,8 +262,10 @@ fn policy(
         let parsed = texts.iter().map(|text| text.parse::<AddressRange>());
         parsed.collect::<Result<Vec<_>, _>>().map_err(|source| ConfigError::Range { key, source })
     };
-    let allowed = ranges("peer", &settings.peer)?;
-    if allowed.is_empty() && !settings.general && !settings.stun_only {
+    let mut allowed = ranges("peer", &settings.peer)?;
+    allowed.extend(ranges("peer_file", &peer_lines(settings.peer_file.as_deref())?)?);
+    let general = settings.general && !settings.listed;
+    if allowed.is_empty() && settings.registry.is_none() && !general && !settings.stun_only {
         return Err(ConfigError::NoPeers);
     }
     // What listens on this machine's other addresses is no peer either, unless it is named.
@@ -253,14 +273,26 @@ fn policy(
     denied
         .extend(machine.iter().copied().filter(|ip| !own.contains(ip) && !ip.is_loopback()).map(AddressRange::from));
     Ok(Policy {
-        general: settings.general,
+        general,
         allowed,
         denied,
         own,
-        relay_ports: settings.general.then(|| ports.clone()),
+        relay_ports: general.then(|| ports.clone()),
         allow_loopback: settings.allow_loopback_peers,
         allow_multicast: settings.allow_multicast_peers,
     })
+}
+
+/// Without blank lines and comments.
+fn peer_lines(path: Option<&Path>) -> Result<Vec<String>, ConfigError> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let unreadable = |source| ConfigError::PeerFile { path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
+        return Err(ConfigError::TooLong(path.to_owned()));
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines.map(str::to_owned).collect())
 }
 
 fn limits(settings: &Settings) -> Limits {

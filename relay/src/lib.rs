@@ -9,14 +9,17 @@ mod check;
 mod config;
 mod metrics;
 mod process;
+mod registry;
 mod relays;
 mod streams;
 mod tls;
+mod watch;
 mod worker;
 
 pub use args::Args;
 pub use config::{Config, ConfigError, CoturnError, ExternalError, SecretsError};
 pub use process::{Listeners, Relay, StartError};
+pub use registry::BadRegistry;
 pub use tls::TlsError;
 pub use worker::{Order, Worker};
 

@@ -9,6 +9,8 @@
 //! | `relay_ports_used` | | relay ports in use or reserved |
 //! | `relay_draining` | | 1 while allocations are refused |
 //! | `relay_reloads_total` | `result` | reloads of the settings, `ok` or `failed` |
+//! | `relay_registry_answers_total` | `result` | questions to the registry of media nodes, `ok` or `failed` |
+//! | `relay_registry_addresses` | | addresses of media nodes from there that are peers |
 
 use std::io;
 use std::sync::Arc;
@@ -147,12 +149,33 @@ impl Published {
 pub(crate) struct ProcessMeters {
     pub(crate) draining: Gauge,
     pub(crate) reloads: Family<[(&'static str, &'static str); 1], Counter>,
+    pub(crate) registry: RegistryMeters,
+}
+
+/// What is counted of the registry of media nodes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RegistryMeters {
+    answers: Family<[(&'static str, &'static str); 1], Counter>,
+    addresses: Gauge,
+}
+
+impl RegistryMeters {
+    pub(crate) fn answered(&self, result: &'static str) {
+        self.answers.get_or_create(&[("result", result)]).inc();
+    }
+
+    pub(crate) fn known(&self, addresses: usize) {
+        self.addresses.set(i64::try_from(addresses).unwrap_or(i64::MAX));
+    }
 }
 
 pub(crate) fn registry(threads: Vec<Arc<Published>>, shared: Arc<Shared>, process: &ProcessMeters) -> Registry {
     let mut registry = Registry::with_prefix("relay");
     registry.register("draining", "1 while allocations are refused", process.draining.clone());
     registry.register("reloads", "Reloads of the settings by result", process.reloads.clone());
+    let RegistryMeters { answers, addresses } = process.registry.clone();
+    registry.register("registry_answers", "Questions to the registry of media nodes by result", answers);
+    registry.register("registry_addresses", "Addresses of media nodes from the registry that are peers", addresses);
     registry.register_collector(Box::new(Threads { threads, shared }));
     registry
 }

@@ -3,31 +3,31 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use admin::Readiness;
 use admin::server::Server as AdminServer;
 use rand::TryRngCore;
-use relay_core::{Server, SettingsError, Shared};
+use relay_core::{AddressRange, Server, Settings, SettingsError, Shared};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use udp::{Options, Socket, Waker};
 
 use crate::RunError;
 use crate::args::Args;
-use crate::config::{Config, Drain, Found, Streams};
+use crate::check;
+use crate::config::{Config, Drain, Streams};
 use crate::metrics::{self, ProcessMeters, Published};
+use crate::registry::Nodes;
 use crate::streams::{self, Listener, Setup};
 use crate::tls::{self, TlsError};
+use crate::watch::Watch;
 use crate::worker::{ORDERS_WAITING_MAX, Order, Worker, unix_s};
 
 /// How often files are looked at, for a new secret to be good within seconds.
 const FILES_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a public host name is looked up again, or a STUN server asked.
-const NAMES_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a draining relay looks whether it may end.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
 /// Wrong credentials are summed up in one line a minute.
@@ -37,13 +37,17 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(2);
 
 const LISTENERS: &str = "listeners";
 const ALLOCATIONS: &str = "allocations";
+const PEERS: &str = "peers";
+
+/// What to change when a port cannot be had.
+const PORT_KEY: &str = "--port (listening-port in a coturn file)";
+const TLS_PORT_KEY: &str = "--tls-port (tls-listening-port in a coturn file)";
+const PROXY_PORT_KEY: &str = "proxy_port (tcp-proxy-port in a coturn file)";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("port {address} cannot be bound: {source}")]
-    Listener { address: SocketAddr, source: io::Error },
-    #[error("admin port {address} cannot be bound: {source}")]
-    Admin { address: SocketAddr, source: io::Error },
+    #[error("{port} port {address} cannot be bound: {source}; {}", remedy(source, key))]
+    Port { port: &'static str, address: SocketAddr, key: &'static str, source: io::Error },
     #[error("thread cannot be started: {0}")]
     Thread(#[source] io::Error),
     #[error("random numbers cannot be had: {0}")]
@@ -52,6 +56,20 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Settings(#[from] SettingsError),
+}
+
+/// What an operator can do about a port that cannot be bound; `key` chooses another.
+pub(crate) fn remedy(error: &io::Error, key: &str) -> String {
+    let kind = error.kind();
+    if kind == io::ErrorKind::AddrInUse {
+        format!("end the process that has it, or choose another port with {key}")
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        format!("this machine has no such address: choose one of its own with --listen or {key}")
+    } else if kind == io::ErrorKind::PermissionDenied {
+        format!("ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or choose another port with {key}")
+    } else {
+        format!("choose another port with {key}")
+    }
 }
 
 /// A running relay.
@@ -64,6 +82,9 @@ pub struct Relay {
     meters: ProcessMeters,
     admin: AdminServer,
     drain: Drain,
+    /// As they were loaded, without the peers that were learnt.
+    settings: Settings,
+    nodes: Arc<[AddressRange]>,
 }
 
 #[derive(Debug)]
@@ -100,8 +121,13 @@ pub(crate) async fn serve(args: &Args, config: Config) -> Result<(), RunError> {
             tracing::warn!(line = note.line, key = note.key, "Ignored: {remark}");
         }
     }
+    if config.is_general_by_coturn() {
+        tracing::warn!("{}", check::GENERAL);
+    }
     let mut watch = Watch::new(&config);
+    let registry = config.registry.clone();
     let mut relay = Relay::start(config).await?;
+    let mut nodes = registry.map(|registry| Nodes::follow(registry, relay.meters.registry.clone()));
     let mut ticks = tokio::time::interval(FILES_INTERVAL);
     let mut summary = Summary::new();
     let end = admin::shutdown::signal();
@@ -113,6 +139,7 @@ pub(crate) async fn serve(args: &Args, config: Config) -> Result<(), RunError> {
                 break None;
             }
             failure = relay.failed() => break Some(failure),
+            nodes = changed(&mut nodes) => relay.meet(nodes),
             _ = hangup.recv() => relay.reload(args, &mut watch),
             _ = ticks.tick() => {
                 summary.say(&relay.threads);
@@ -136,7 +163,7 @@ impl Relay {
         let streams = bind_stream_listeners(&config, &mut listeners)?;
         let now = Instant::now();
         let shared = Arc::new(Shared::new(config.core.relays.len(), &config.ports, seed()?, now));
-        let settings = Arc::new(config.core);
+        let settings = Arc::new(config.core.clone());
         let server = || -> Result<Server, StartError> {
             Ok(Server::new(Arc::clone(&settings), Arc::clone(&shared), seed()?, now, unix_s())?)
         };
@@ -149,10 +176,10 @@ impl Relay {
             threads.push(Thread::for_streams(server()?, streams, &config.streams, certificate.clone())?);
         }
         let meters = ProcessMeters::default();
-        let readiness = Readiness::new(&[LISTENERS, ALLOCATIONS]);
+        let readiness = Readiness::new(&[LISTENERS, ALLOCATIONS, PEERS]);
         let published = threads.iter().map(|thread| Arc::clone(&thread.published)).collect();
         let registry = Arc::new(metrics::registry(published, shared, &meters));
-        let at_admin = |source| StartError::Admin { address: config.admin, source };
+        let at_admin = |source| StartError::Port { port: "admin", address: config.admin, key: "--admin", source };
         let admin = admin::server::serve(config.admin, registry, readiness.clone(), None).await.map_err(at_admin)?;
         readiness.ready(LISTENERS);
         readiness.ready(ALLOCATIONS);
@@ -161,7 +188,11 @@ impl Relay {
         let Listeners { udp, tcp, tls, proxy } = &listeners;
         let (udp, tcp, tls, proxy) = (shown(udp), shown(tcp), shown(tls), shown(proxy));
         tracing::info!(udp, tcp, tls, proxy, threads = threads.len(), ports, peers, admin = %admin_addr, "Relay is running");
-        Ok(Self { listeners, threads, certificate, readiness, meters, admin, drain: config.drain })
+        let (drain, settings) = (config.drain, config.core);
+        let nodes = Arc::default();
+        let relay = Self { listeners, threads, certificate, readiness, meters, admin, drain, settings, nodes };
+        relay.look_at_peers();
+        Ok(relay)
     }
 
     #[must_use]
@@ -174,20 +205,45 @@ impl Relay {
         self.admin.local_addr()
     }
 
-    /// Takes the settings of another load; ports, threads, balancers and relay addresses stay as they are.
-    pub fn update(&self, config: Config) {
+    /// Takes the settings of another load; ports, threads, balancers, relay addresses and the registry stay as they are.
+    pub fn update(&mut self, config: Config) {
         match (&self.certificate, config.streams.tls) {
             (Some(certificate), Some(tls)) => certificate.store(tls.pair),
             (None, Some(_)) => tracing::warn!("There is a certificate now: TLS begins when the relay starts again"),
             (_, None) => {}
         }
-        let settings = Arc::new(config.core);
+        self.settings = config.core;
+        self.order_settings();
+    }
+
+    /// Media nodes that were learnt, beside those that were named.
+    fn meet(&mut self, nodes: Arc<[AddressRange]>) {
+        self.nodes = nodes;
+        self.order_settings();
+    }
+
+    fn order_settings(&self) {
+        let mut settings = self.settings.clone();
+        settings.policy.allowed.extend(self.nodes.iter().cloned());
+        let settings = Arc::new(settings);
         for thread in &self.threads {
             thread.order(Order::Update(Arc::clone(&settings)));
         }
+        self.look_at_peers();
     }
 
-    fn reload(&self, args: &Args, watch: &mut Watch) {
+    /// Without anybody to relay to, clients had better be sent elsewhere.
+    fn look_at_peers(&self) {
+        let policy = &self.settings.policy;
+        let has_peers = policy.general || !policy.allowed.is_empty() || !self.nodes.is_empty() || !self.settings.turn;
+        if has_peers {
+            self.readiness.ready(PEERS);
+        } else {
+            self.readiness.not_ready(PEERS, "the registry has told of no media node");
+        }
+    }
+
+    fn reload(&mut self, args: &Args, watch: &mut Watch) {
         let result = match Config::load_again(args, &watch.external) {
             Ok(config) => {
                 *watch = Watch::new(&config);
@@ -242,6 +298,14 @@ impl Relay {
         let ends = self.threads.iter_mut().map(|thread| Box::pin(&mut thread.ended)).collect::<Vec<_>>();
         let (reason, ..) = select_first(ends).await;
         reason.ok().flatten().unwrap_or_else(|| "a thread has ended".to_owned())
+    }
+}
+
+/// Waits for other media nodes; without a registry, for ever.
+async fn changed(nodes: &mut Option<Nodes>) -> Arc<[AddressRange]> {
+    match nodes {
+        Some(nodes) => nodes.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -343,7 +407,7 @@ fn bind_datagram_listeners(config: &Config) -> Result<(Listeners, Vec<Vec<Socket
     for ip in &config.listen {
         let mut address = SocketAddr::new(*ip, config.port);
         for sockets in &mut by_thread {
-            let at = |source| StartError::Listener { address, source };
+            let at = |source| StartError::Port { port: "UDP", address, key: PORT_KEY, source };
             let socket = Socket::bind(address, options).map_err(at)?;
             // The first one of port 0 was given a port, which the others share.
             address = socket.local_addr().map_err(at)?;
@@ -357,8 +421,9 @@ fn bind_datagram_listeners(config: &Config) -> Result<(Listeners, Vec<Vec<Socket
 fn bind_stream_listeners(config: &Config, listeners: &mut Listeners) -> Result<Vec<Listener>, StartError> {
     let streams = &config.streams;
     let mut bound = Vec::new();
-    let mut bind = |address: SocketAddr, for_balancers: bool, found: &mut Vec<SocketAddr>| {
-        let at = |source| StartError::Listener { address, source };
+    let mut bind = |address: SocketAddr, key: &'static str, found: &mut Vec<SocketAddr>| {
+        let for_balancers = key == PROXY_PORT_KEY;
+        let at = |source| StartError::Port { port: "TCP", address, key, source };
         let listener = Listener::bind(address, for_balancers).map_err(at)?;
         found.push(listener.local_addr().map_err(at)?);
         bound.push(listener);
@@ -367,12 +432,12 @@ fn bind_stream_listeners(config: &Config, listeners: &mut Listeners) -> Result<V
     for (at, ip) in config.listen.iter().enumerate().filter(|_| streams.tcp) {
         // With port 0 the one that UDP was given, since clients are told one port for both.
         let port = listeners.udp.get(at).map_or(config.port, SocketAddr::port);
-        bind(SocketAddr::new(*ip, port), false, &mut listeners.tcp)?;
+        bind(SocketAddr::new(*ip, port), PORT_KEY, &mut listeners.tcp)?;
         if let Some(tls) = streams.tls.as_ref().filter(|tls| tls.port != config.port || tls.port == 0) {
-            bind(SocketAddr::new(*ip, tls.port), false, &mut listeners.tls)?;
+            bind(SocketAddr::new(*ip, tls.port), TLS_PORT_KEY, &mut listeners.tls)?;
         }
         if let Some(port) = streams.proxy_port {
-            bind(SocketAddr::new(*ip, port), true, &mut listeners.proxy)?;
+            bind(SocketAddr::new(*ip, port), PROXY_PORT_KEY, &mut listeners.proxy)?;
         }
     }
     Ok(bound)
@@ -382,39 +447,6 @@ fn seed() -> Result<[u8; 32], StartError> {
     let mut seed = [0; 32];
     rand::rngs::OsRng.try_fill_bytes(&mut seed).map_err(|error| StartError::Random(error.to_string()))?;
     Ok(seed)
-}
-
-/// When to load the settings again without being asked.
-#[derive(Debug)]
-struct Watch {
-    files: Vec<(PathBuf, Option<SystemTime>)>,
-    names_at: Option<Instant>,
-    external: Found,
-}
-
-impl Watch {
-    fn new(config: &Config) -> Self {
-        let files = config.files.iter().map(|path| (path.clone(), changed_at(path))).collect();
-        let names_at = (!config.external.is_empty()).then(|| Instant::now() + NAMES_INTERVAL);
-        Self { files, names_at, external: config.external.clone() }
-    }
-
-    fn is_due(&self) -> bool {
-        self.files.iter().any(|(path, seen)| changed_at(path) != *seen)
-            || self.names_at.is_some_and(|at| at <= Instant::now())
-    }
-
-    /// What could not be loaded is tried again when it changes.
-    fn postpone(&mut self) {
-        for (path, seen) in &mut self.files {
-            *seen = changed_at(path);
-        }
-        self.names_at = self.names_at.map(|_| Instant::now() + NAMES_INTERVAL);
-    }
-}
-
-fn changed_at(path: &PathBuf) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|file| file.modified()).ok()
 }
 
 /// One line a minute about guessed passwords, however many there were.

@@ -29,7 +29,7 @@ pub enum TlsError {
     NoKey(PathBuf),
     #[error("certificate and key cannot be used: {0}")]
     Unusable(#[from] rustls::Error),
-    #[error("tls_cert and tls_key go together")]
+    #[error("tls_cert (--tls-cert) and tls_key (--tls-key) go together: set both or none")]
     Half,
 }
 

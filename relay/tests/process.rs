@@ -4,7 +4,6 @@
 mod harness;
 
 use std::net::UdpSocket;
-use std::path::Path;
 
 use harness::{Process, Turn, WAIT_MAX, command, folder, until};
 
@@ -108,15 +107,4 @@ fn draining_refuses_new_allocations_and_waits_for_the_old() {
     assert_eq!(turn.refresh(0), 200);
     until(|| process.has_ended(), || "does not end".to_owned());
     assert_eq!(process.child.wait().expect("ended").code(), Some(0));
-}
-
-#[test]
-fn both_files_of_the_field_are_explained() {
-    for (file, args) in [("turnserver-rest.conf", vec!["--dev"]), ("turnserver-static-user.conf", vec![])] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(file);
-        let output = command().arg("--check-config").arg("--coturn").arg(path).args(args).output().expect("run");
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains("The configuration is good"), "{text}");
-        assert!(text.contains("listening-port") && !text.contains("CHANGEME") && !text.contains("pass1"), "{text}");
-    }
 }

@@ -1,7 +1,9 @@
 //! What the admin port adds here: `POST /v1/nodes`, where media nodes announce themselves with a heartbeat and the
-//! shared control token, and `GET /v1/nodes`, where a person sees them.
+//! shared control token, and `GET /v1/nodes`, where a person sees them and a relay learns their media addresses, which are
+//! its peers.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -53,12 +55,15 @@ async fn announce(State(here): State<Announcements>, headers: HeaderMap, body: B
 
 async fn list(State(here): State<Announcements>) -> Json<BTreeMap<String, serde_json::Value>> {
     let line = |(name, node): (String, crate::nodes::NodeState)| {
+        let media = node.media.iter().map(|media| SocketAddr::new(media.address, media.port));
+        let media = media.collect::<Vec<_>>();
         let state = serde_json::json!({
             "version": node.version,
             "load": node.load,
             "peers": node.peers,
             "draining": node.draining,
             "linked": node.linked,
+            "media": media,
         });
         (name, state)
     };

@@ -64,6 +64,9 @@ pub struct Args {
     /// URL of the credential broker, which names relays for calls [default: none]
     #[arg(long, value_name = "URL")]
     pub broker: Option<String>,
+    /// Certificates (PEM) that an https:// broker may have instead of those of the system
+    #[arg(long, value_name = "FILE")]
+    pub broker_trust: Option<PathBuf>,
     /// API key of this process at the broker, without its id. Others can read it in the process list: prefer the file or
     /// SIGNALING_BROKER_KEY
     #[arg(long, value_name = "KEY")]
@@ -116,6 +119,7 @@ struct Settings {
     token_keys: Vec<Secret>,
     token_keys_file: Option<PathBuf>,
     broker: Option<String>,
+    broker_trust: Option<PathBuf>,
     broker_key: Option<Secret>,
     broker_key_file: Option<PathBuf>,
     allow_origin: Vec<String>,
@@ -142,6 +146,7 @@ impl Default for Settings {
             token_keys: Vec::new(),
             token_keys_file: None,
             broker: None,
+            broker_trust: None,
             broker_key: None,
             broker_key_file: None,
             allow_origin: Vec::new(),
@@ -238,7 +243,7 @@ impl Config {
         };
         let broker = match (settings.broker.as_deref(), &broker_key) {
             (None, _) => None,
-            (Some(url), Some(key)) => Some(Broker::new(url, key)?),
+            (Some(url), Some(key)) => Some(Broker::new(url, key, settings.broker_trust.as_deref())?),
             (Some(_), None) => return Err(ConfigError::NoBrokerKey),
         };
         if !(1_000..=120_000).contains(&settings.resume_grace_ms) {

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sfu_control::Heartbeat;
+use sfu_control::{Heartbeat, MediaAddress};
 
 /// Heartbeats come every 2 s; three missed mean that the node is gone.
 pub const HEARTBEAT_MISSED_MAX: Duration = Duration::from_millis(6500);
@@ -35,6 +35,8 @@ pub struct NodeState {
     pub load: f32,
     pub peers: u32,
     pub draining: bool,
+    /// Where its media is, as it said when it was linked last. Kept while the link is down: its calls go on.
+    pub media: Vec<MediaAddress>,
     /// The control link is up and its snapshot has been taken.
     pub linked: bool,
     last_heartbeat: Instant,
@@ -73,6 +75,7 @@ impl Embedded {
                 load: heartbeat.load,
                 peers: heartbeat.peers,
                 draining: heartbeat.draining,
+                media: Vec::new(),
                 linked: false,
                 last_heartbeat: now,
                 placed_since: 0,
@@ -89,6 +92,12 @@ impl Embedded {
         node.last_heartbeat = now;
         node.placed_since = 0;
         if moved { Admission::Moved } else { Admission::Known }
+    }
+
+    pub fn set_media(&self, node: &str, media: &[MediaAddress]) {
+        if let Some(node) = self.lock().get_mut(node) {
+            node.media = media.to_vec();
+        }
     }
 
     pub fn set_linked(&self, node: &str, linked: bool) {

@@ -1,12 +1,15 @@
 // A call with sound between Chromium and Firefox that goes through the relay only, behind three firewalls, each of which leaves one
-// way to the relay: UDP, TCP, or TLS. The page gets its servers and credentials
-// from signalling; nothing is told to it but `relay=1`.
+// way to the relay: UDP, TCP, or TLS; then a desktop whose bridge has UDP to the relay and nothing else. The page gets its servers
+// and credentials from signalling, and so does the bridge; nothing is told to the page but `relay=1`.
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { Browser } from '../first-call/harness/browser.mjs';
-import { eventually } from '../first-call/harness/processes.mjs';
+import { Child, binary, eventually } from '../first-call/harness/processes.mjs';
 import { Pulse } from '../first-call/harness/pulse.mjs';
-import { analyse } from '../first-call/harness/spectrum.mjs';
+import { analyse, writeTone } from '../first-call/harness/spectrum.mjs';
 import { HOST, dropped, firewall, metrics, portOf, startStack } from './harness/servers.mjs';
 
 const PEOPLE = [
@@ -14,6 +17,7 @@ const PEOPLE = [
   { name: 'cleo', make: Browser.firefox, hz: 1109, sink: 'ear_cleo' },
 ];
 const ALL = PEOPLE.map(({ hz }) => hz);
+const DESKTOP_HZ = 1320;
 
 describe('calls through the relay', () => {
   let ears;
@@ -85,6 +89,44 @@ describe('calls through the relay', () => {
     await firewall('meta l4proto udp', `tcp dport ${relay.plain}`);
     await holdCall(test, 'tls', 'tls');
     assert.ok(await dropped() > 0, 'nobody tried UDP or the plain port: the firewall proved nothing');
+  });
+
+  it('of a desktop: the audio-bridge is heard and hears where only UDP to the relay is open', async () => {
+    // Not the media ports, neither over UDP nor, for the browser, over TCP.
+    await firewall(`udp dport != ${relay.plain}`, `tcp dport { ${stack.media}, ${relay.plain}, ${relay.tls} }`);
+    const [ada] = PEOPLE;
+    const room = 'desktop';
+    const folder = mkdtempSync(path.join(tmpdir(), 'carillon-tone-'));
+    const desktop = await Pulse.desktop();
+    const microphone = desktop.record('mic', 1);
+    const player = desktop.play(writeTone(path.join(folder, 'desktop.wav'), { left: DESKTOP_HZ, seconds: 300 }));
+    const bridge = new Child('audio-bridge', binary('audio-bridge'), ['--admin', '127.0.0.1:0'], {
+      env: {
+        ...desktop.env,
+        BRIDGE_SIGNALING: `${stack.origin.replace(/^http/, 'ws')}/v1/rooms/${room}`,
+        BRIDGE_TOKEN: stack.token(room, 'desktop'),
+        BRIDGE_TRUST: process.env.AUTHORITY,
+      },
+    });
+    try {
+      const tab = await ada.browser.open(`${stack.link(room, ada.name)}&join=mic&relay=1`);
+      await tab.connected(30_000);
+      const [slot] = await tab.hears([DESKTOP_HZ], { others: ALL, timeout_ms: 45_000 });
+      assert.ok((slot.left ?? slot.right).peak_db > -25, JSON.stringify(slot));
+      await eventually(`${ada.name} is on the desktop's microphone`, async () => {
+        const { levels } = analyse(await microphone.next(0.5), 48000, ALL);
+        return levels[ada.hz] > -25;
+      }, 45_000);
+      const allocations = Object.entries(await metrics(stack, 'relay'))
+        .filter(([name]) => name.startsWith('relay_allocations{'))
+        .reduce((sum, [, value]) => sum + value, 0);
+      assert.ok(allocations >= 2, `browser and bridge have ${allocations} allocations together`);
+      assert.ok(await dropped() > 0, 'the bridge did not try the media node: the firewall proved nothing');
+      await tab.page.close();
+    } finally {
+      for (const child of [bridge, player, microphone, desktop]) await child.stop();
+      rmSync(folder, { recursive: true, force: true });
+    }
   });
 });
 

@@ -13,6 +13,7 @@ const COTURN_PORT = 3600;
 /// And the one after it.
 const ECHO_PORT = 3710;
 const OPEN_RELAY = { port: 3701, admin: 3702 };
+const LEARNING_RELAY = { port: 3801, admin: 3802 };
 
 describe('credentials', () => {
   let stack;
@@ -68,6 +69,19 @@ describe('credentials', () => {
       '-p', String(OPEN_RELAY.port), HOST);
     const [, sent, received] = said.match(/tot_send_bytes ~ (\d+), tot_recv_bytes ~ (\d+)/g)?.at(-1)?.match(/(\d+)\D+(\d+)/) ?? [];
     assert.ok(Number(sent) > 0 && sent === received, said.slice(-1500));
+  });
+
+  it('reach the media nodes that signalling knows, at a relay that is told of none, and nobody else', async () => {
+    start('relay-learning', path.join(process.env.CARILLON_BIN_DIR, 'carillon'), 'relay', '--listen', HOST, '--realm', 'carillon',
+      '--port', String(LEARNING_RELAY.port), '--registry', stack.ready.admin.signaling, '--secret-file', stack.ready.relay.secrets,
+      '--admin', `127.0.0.1:${LEARNING_RELAY.admin}`, '--drain-seconds', '0');
+    await eventually('the relay knows a media node', () => among('curl', '-sf', `http://127.0.0.1:${LEARNING_RELAY.admin}/readyz`));
+    const turn = client('turn-learning', LEARNING_RELAY.port);
+    const minted = await credential(stack, 'ada');
+    const reach = async (peer) => (await turn.ask({ do: 'reach', username: minted.username, password: minted.password, peer })).code;
+    assert.equal(await reach(`${HOST}:${stack.media}`), 200);
+    assert.equal(await reach(`${HOST}:${LEARNING_RELAY.port}`), 403);
+    assert.equal(await reach(`192.0.2.2:${stack.media}`), 403);
   });
 
   it('whose secret is rotated under a continuous load: no Allocate is lost', async (test) => {

@@ -5,6 +5,7 @@
    {"do": "binding"}                                    -> {"mapped": "IP:PORT"}
    {"do": "allocate", "username": U, "password": P}     -> {"code": 200, "relayed": "IP:PORT"} or {"code": 401}
    {"do": "fresh", ...}                                 -> the same from another port
+   {"do": "reach", ..., "peer": "IP:PORT"}              -> the code of a ChannelBind to there, from another port
    {"do": "load", "broker": URL, "key": K}              -> allocations, each with a fresh credential, one after the other
    {"do": "end"}                                        -> {"made": N, "failed": {code: N}, "names": N}
 
@@ -23,9 +24,9 @@ import sys
 import urllib.request
 
 COOKIE = 0x2112A442
-BINDING, ALLOCATE, REFRESH = 0x001, 0x003, 0x004
+BINDING, ALLOCATE, REFRESH, CHANNEL_BIND = 0x001, 0x003, 0x004, 0x009
 USERNAME, INTEGRITY, ERROR, LIFETIME, REALM, NONCE = 0x0006, 0x0008, 0x0009, 0x000D, 0x0014, 0x0015
-RELAYED, TRANSPORT, MAPPED = 0x0016, 0x0019, 0x0020
+CHANNEL, PEER, RELAYED, TRANSPORT, MAPPED = 0x000C, 0x0012, 0x0016, 0x0019, 0x0020
 TRIES = 5
 
 
@@ -76,6 +77,17 @@ class Turn:
     def fresh(self, username, password):
         self.begin()
         return self.allocate(username, password)
+
+    def reach(self, username, password, peer):
+        self.begin()
+        result, _ = self.signed(ALLOCATE, [(TRANSPORT, b"\x11\0\0\0")], username, password)
+        assert result == 200, f"allocating: {result}"
+        ip, port = peer.rsplit(":", 1)
+        hidden = bytes(a ^ b for a, b in zip(socket.inet_aton(ip), struct.pack("!I", COOKIE)))
+        address = struct.pack("!HH", 1, int(port) ^ (COOKIE >> 16)) + hidden
+        bound, _ = self.signed(CHANNEL_BIND, [(CHANNEL, b"\x40\0\0\0"), (PEER, address)], username, password)
+        self.signed(REFRESH, [(LIFETIME, struct.pack("!I", 0))], username, password)
+        return {"code": bound}
 
     def allocate(self, username, password):
         asked = [(TRANSPORT, b"\x11\0\0\0")]
@@ -147,7 +159,8 @@ def main():
         do = command.pop("do")
         if do == "end":
             return
-        does = {"binding": turn.binding, "allocate": turn.allocate, "fresh": turn.fresh, "load": turn.load}
+        does = {"binding": turn.binding, "allocate": turn.allocate, "fresh": turn.fresh, "load": turn.load,
+                "reach": turn.reach}
         print(json.dumps(does[do](**command)), flush=True)
 
 

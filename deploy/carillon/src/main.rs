@@ -60,11 +60,11 @@ fn main() -> ExitCode {
     })
 }
 
-/// An error and its causes in one line. A cause that the text before it ends with already is not said twice.
+/// An error and its causes in one line. A cause that the text before it says already is not said twice.
 fn in_full(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.ends_with(&cause) {
+        if !text.contains(&cause) {
             text.push_str(": ");
             text.push_str(&cause);
         }
@@ -84,6 +84,10 @@ mod tests {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 40000));
         let tells_its_source = anyhow::Error::from(sfu::StartError::Media { address, source });
         assert_eq!(in_full(&tells_its_source), "media port 127.0.0.1:40000 cannot be bound: address in use");
+        let source = std::io::Error::from_raw_os_error(98);
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 3478));
+        let goes_on = anyhow::Error::from(relay::StartError::Port { port: "UDP", address, key: "--port", source });
+        assert_eq!(in_full(&goes_on).matches("os error 98").count(), 1);
         let chained = Err::<(), _>(std::io::Error::other("disk full")).context("cannot write x").context("no start");
         assert_eq!(in_full(&chained.unwrap_err()), "no start: cannot write x: disk full");
     }

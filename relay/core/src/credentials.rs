@@ -18,7 +18,7 @@ use stun::{IntegrityKey, Message};
 use zeroize::Zeroizing;
 
 /// All credentials of a realm. Every live secret is tried, so that a new one can be rolled out before the old one goes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Credentials {
     realm: String,
     users: BTreeMap<Vec<u8>, IntegrityKey>,

@@ -8,7 +8,7 @@ use crate::credentials::Credentials;
 use crate::limiter::Rate;
 use crate::policy::Policy;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     pub credentials: Credentials,
     pub policy: Policy,

@@ -287,6 +287,19 @@ fn an_unknown_attribute_is_named() {
     message.verify_integrity(&turn.key).expect("signed");
 }
 
+/// CHANGE-REQUEST (RFC 5780 section 7.2): an answer from another address must not be promised by silence.
+#[test]
+fn behaviour_discovery_is_refused_by_name() {
+    let mut world = World::new();
+    let mut turn = world.client("", "");
+    let change_request = AttributeType(0x0003);
+    let request = turn.unsigned(Method::BINDING, |w| w.attribute(change_request, &[0, 0, 0, 6]).expect("room"));
+    let got = world.send(turn.client, &request);
+    assert_eq!(got.code(), 420);
+    let message = Message::parse(&got.answer).expect("an answer");
+    assert_eq!(message.unknown_attributes().expect("named").collect::<Vec<_>>(), [change_request]);
+}
+
 #[test]
 fn dont_fragment_is_understood() {
     let mut world = World::new();

@@ -33,7 +33,9 @@ pub enum AccessError {
     TooShort(&'static str, String, usize),
     #[error("there are more than {API_KEYS_MAX} API keys")]
     TooMany,
-    #[error("nobody could ask: set api_key, api_key_file, token_keys or token_keys_file")]
+    #[error(
+        "nobody could ask: name callers by --api-key-file or signalling's keys by --token-keys-file (keys api_key, token_keys)"
+    )]
     None,
 }
 

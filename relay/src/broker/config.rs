@@ -90,8 +90,8 @@ struct Settings {
 pub enum ConfigError {
     #[error(transparent)]
     Settings(#[from] admin::settings::SettingsError),
-    #[error(transparent)]
-    Secret(#[from] SecretError),
+    #[error("{key}: {source}")]
+    Secret { key: &'static str, source: SecretError },
     #[error(transparent)]
     Access(#[from] AccessError),
     #[error(transparent)]
@@ -104,9 +104,9 @@ pub enum ConfigError {
     Document { key: &'static str, source: BadDocument },
     #[error("webrtc.coturn: {0}")]
     Coturn(&'static str),
-    #[error("there is no secret: set secret or secret_file to what the relays know")]
+    #[error("there is no secret: give what the relays know by --secret-file, BROKER_SECRET or the key secret")]
     NoSecret,
-    #[error("a secret is empty")]
+    #[error("a secret is empty: remove it, or write what the relays know")]
     EmptySecret,
     #[error("a secret is the placeholder CHANGEME: choose one, or set dev on a developer's machine")]
     Placeholder,
@@ -207,7 +207,7 @@ impl Settings {
     /// Takes over what abcdesktop's file says and our own keys do not.
     fn take_abcdesktop(&mut self) -> Result<Option<RelayEntry>, ConfigError> {
         let Some(path) = &self.abcdesktop_config else { return Ok(None) };
-        let text = Secret::from_file(path)?;
+        let text = file("abcdesktop_config", path)?;
         let read = |key| Literal::of_key(text.expose(), key).map_err(|source| ConfigError::Literal { key, source });
         let document = read("webrtc.rtc_configuration")?;
         if let (Some(document), None, None) = (document, &self.rtc_configuration, &self.rtc_configuration_file) {
@@ -235,11 +235,11 @@ impl Settings {
 
     fn minter(&self) -> Result<Minter, ConfigError> {
         let mut secrets = Vec::new();
-        for (given, file, hash) in [
-            (&self.secret, &self.secret_file, Hash::Sha1),
-            (&self.secret_sha256, &self.secret_sha256_file, Hash::Sha256),
+        for (given, key, path, hash) in [
+            (&self.secret, "secret_file", &self.secret_file, Hash::Sha1),
+            (&self.secret_sha256, "secret_sha256_file", &self.secret_sha256_file, Hash::Sha256),
         ] {
-            for secret in lines(file.as_deref())?.into_iter().chain(given.iter().cloned()) {
+            for secret in lines(key, path.as_deref())?.into_iter().chain(given.iter().cloned()) {
                 match secret.expose() {
                     "" => return Err(ConfigError::EmptySecret),
                     PLACEHOLDER if !self.dev => return Err(ConfigError::Placeholder),
@@ -271,8 +271,8 @@ impl Settings {
     }
 
     fn access(&self) -> Result<Access, ConfigError> {
-        let api_keys = lines(self.api_key_file.as_deref())?;
-        let token_keys = lines(self.token_keys_file.as_deref())?;
+        let api_keys = lines("api_key_file", self.api_key_file.as_deref())?;
+        let token_keys = lines("token_keys_file", self.token_keys_file.as_deref())?;
         let access =
             Access::new(self.api_key.iter().chain(&api_keys), self.token_keys.iter().chain(&token_keys), self.dev)?;
         Ok(access)
@@ -281,7 +281,7 @@ impl Settings {
     fn document(&self) -> Result<Document, ConfigError> {
         let key = "rtc_configuration";
         let text = match (&self.rtc_configuration_file, &self.rtc_configuration) {
-            (Some(file), _) => Some(Secret::from_file(file)?),
+            (Some(path), _) => Some(file("rtc_configuration_file", path)?),
             (None, text) => text.as_deref().map(Secret::from),
         };
         let Some(text) = text else {
@@ -317,11 +317,15 @@ impl Settings {
 }
 
 /// Without blank lines and comments.
-fn lines(path: Option<&Path>) -> Result<Vec<Secret>, SecretError> {
+fn lines(key: &'static str, path: Option<&Path>) -> Result<Vec<Secret>, ConfigError> {
     let Some(path) = path else { return Ok(Vec::new()) };
-    let text = Secret::from_file(path)?;
+    let text = file(key, path)?;
     let lines = text.expose().lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok(lines.map(Secret::from).collect())
+}
+
+fn file(key: &'static str, path: &Path) -> Result<Secret, ConfigError> {
+    Secret::from_file(path).map_err(|source| ConfigError::Secret { key, source })
 }
 
 #[cfg(test)]

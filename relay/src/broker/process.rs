@@ -14,6 +14,7 @@ use super::args::Args;
 use super::config::{Config, ConfigError};
 use super::desk::Desk;
 use super::routes;
+use crate::process::remedy;
 
 /// How often files are looked at and relays counted: a new secret signs within that time.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -34,8 +35,8 @@ pub enum RunError {
     Runtime(#[source] std::io::Error),
     #[error("signals cannot be listened to: {0}")]
     Signals(#[source] std::io::Error),
-    #[error("{port} port {address} cannot be bound: {source}")]
-    Port { port: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error("{port} port {address} cannot be bound: {source}; {}", remedy(source, key))]
+    Port { port: &'static str, address: SocketAddr, key: &'static str, source: std::io::Error },
 }
 
 /// Runs a broker until SIGINT or SIGTERM. SIGHUP loads the settings again.
@@ -89,14 +90,15 @@ impl Broker {
         let (now, _) = routes::system_clock();
         let desk = Arc::new(Desk::new(config, now));
         let readiness = Readiness::new(&[RELAYS]);
-        let at = |port, address| move |source| RunError::Port { port, address, source };
+        let at = |port, key, address| move |source| RunError::Port { port, address, key, source };
         let registry = Arc::new(desk.meters.registry());
-        let admin =
-            admin::server::serve(admin, registry, readiness.clone(), None).await.map_err(at("admin", admin))?;
-        let listener = TcpListener::bind(http).await.map_err(at("HTTP", http))?;
+        let admin = admin::server::serve(admin, registry, readiness.clone(), None)
+            .await
+            .map_err(at("admin", "--admin", admin))?;
+        let listener = TcpListener::bind(http).await.map_err(at("HTTP", "--http", http))?;
         let limits = Limits { connections_max: CONNECTIONS_MAX, body_bytes_max: BODY_BYTES_MAX, ..Limits::default() };
         let router = routes::router(Arc::clone(&desk), routes::system_clock);
-        let http = admin::server::serve_router(listener, router, limits).map_err(at("HTTP", http))?;
+        let http = admin::server::serve_router(listener, router, limits).map_err(at("HTTP", "--http", http))?;
         let broker = Self { desk, http, admin, readiness };
         broker.look_at_relays();
         tracing::info!(http = %broker.http_addr(), admin = %broker.admin_addr(), secrets, "Broker is running");

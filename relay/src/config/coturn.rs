@@ -1,7 +1,8 @@
 //! coturn's `turnserver.conf`, read into our settings. A key is done, or ignored with a word on why, or refused where
 //! ignoring it would change who may do what. An unknown key is refused with the nearest known one.
 //!
-//! A coturn file means a general relay: everybody who is not denied is a peer, clients among them.
+//! A coturn file means a general relay, unless `listed` is set beside it: everybody who is not denied is a peer, clients
+//! among them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -49,11 +50,11 @@ pub(crate) struct Read {
 pub enum CoturnError {
     #[error("line {line}: unknown key {key}{}", nearest.map(|n| format!(", did you mean {n}?")).unwrap_or_default())]
     Unknown { line: usize, key: String, nearest: Option<&'static str> },
-    #[error("line {line}: {key} is refused: {reason}")]
+    #[error("line {line}: {key} is refused: {reason}; remove the line")]
     Refused { line: usize, key: String, reason: &'static str },
     #[error("line {line}: {key}: {message}")]
     Value { line: usize, key: String, message: String },
-    #[error("use-auth-secret needs a static-auth-secret")]
+    #[error("use-auth-secret needs a static-auth-secret=SECRET beside it: add that line")]
     NoSecret,
 }
 
@@ -157,13 +158,52 @@ fn nearest(key: &str) -> Option<&'static str> {
     (distance <= 1 + name.len() / 3).then_some(name)
 }
 
-pub(super) fn parse<T: std::str::FromStr>(value: &str) -> Result<T, String> {
-    // The value is not repeated: it could be a secret on the wrong line.
-    value.parse().map_err(|_| "value cannot be read".to_owned())
+/// A type of values, in words.
+pub(super) trait Expected: std::str::FromStr {
+    const WORDS: &'static str;
+}
+
+impl Expected for u16 {
+    const WORDS: &'static str = "a number from 0 to 65535";
+}
+
+impl Expected for u32 {
+    const WORDS: &'static str = "a number from 0 to 4294967295";
+}
+
+impl Expected for u64 {
+    const WORDS: &'static str = "a number from 0";
+}
+
+impl Expected for usize {
+    const WORDS: &'static str = "a number from 0";
+}
+
+impl Expected for IpAddr {
+    const WORDS: &'static str = "an IP address, such as 192.0.2.1 or 2001:db8::1";
+}
+
+impl Expected for SocketAddr {
+    const WORDS: &'static str = "an IP address with a port, such as 192.0.2.1:3478 or [2001:db8::1]:3478";
+}
+
+pub(super) fn parse<T: Expected>(value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("{}, must be {}", shown(value), T::WORDS))
 }
 
 pub(super) fn text(value: &str) -> Result<String, String> {
-    if value.is_empty() { Err("has no value".to_owned()) } else { Ok(value.to_owned()) }
+    if value.is_empty() { Err("has no value: write it behind a =".to_owned()) } else { Ok(value.to_owned()) }
+}
+
+/// What may be said of a value: it could be a secret on the wrong line.
+fn shown(value: &str) -> String {
+    let is_number_or_address =
+        value.len() <= 21 && value.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ':'));
+    match value {
+        "" => "has no value".to_owned(),
+        _ if is_number_or_address => format!("is {value}"),
+        _ => "has a value that is not shown".to_owned(),
+    }
 }
 
 /// A key alone is on, as coturn reads it.
@@ -171,7 +211,7 @@ pub(super) fn flag(value: &str) -> Result<bool, String> {
     match value.to_ascii_lowercase().as_str() {
         "" | "1" | "yes" | "true" | "on" => Ok(true),
         _ if is_off(value) => Ok(false),
-        _ => Err("is neither on nor off".to_owned()),
+        _ => Err(format!("{}, must be on or off, or stand alone, which is on", shown(value))),
     }
 }
 
@@ -218,8 +258,24 @@ mod tests {
         assert!(read("mobility=false", false).is_ok(), "off is what it is");
         assert!(refused("denied-peer-ip=10.0.0.0-9.0.0.0").contains("ends before it begins"));
         assert!(refused("allowed-peer-ip=10.0.0.256").starts_with("line 1: allowed-peer-ip:"));
-        assert!(refused("listening-port=70000").contains("cannot be read"));
         assert!(refused("use-auth-secret").contains("needs a static-auth-secret"));
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        assert_eq!(
+            refused("realm=r\nmobility"),
+            "line 2: mobility is refused: RFC 8016 is not offered; remove the line"
+        );
+        assert!(refused("no-auth").contains("name credentials"));
+        assert_eq!(
+            refused("listening-port=70000"),
+            "line 1: listening-port: is 70000, must be a number from 0 to 65535"
+        );
+        assert!(refused("listening-ip=turn.example").contains("not shown, must be an IP address, such as"));
+        assert!(refused("fingerprint=perhaps").contains("must be on or off"));
+        assert!(refused("realm").contains("realm: has no value"));
+        assert!(!refused("min-port=hunter2").contains("hunter2"), "it could be a secret on the wrong line");
     }
 
     #[test]

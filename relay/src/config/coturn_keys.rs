@@ -37,10 +37,10 @@ pub(super) const KEYS: &[(&str, Treatment)] = &[
     ("stateless-nonce", Met),
     ("stateless-nonce-secret", Ignored("nonces are checked by the relay that made them")),
     ("check-origin-consistency", Ignored(ONE_REALM)),
-    ("no-auth", Refused("everybody could relay through this host")),
+    ("no-auth", Refused("everybody could relay through this host: name credentials by user or static-auth-secret")),
     ("oauth", Refused("third-party authorization is not offered")),
-    ("secret-key-file", Refused("passwords are not encrypted in files; protect the file")),
-    ("raw-public-keys", Refused("TLS is by certificates")),
+    ("secret-key-file", Refused("passwords are not encrypted in files: protect the file itself")),
+    ("raw-public-keys", Refused("TLS is by certificates: name them with cert and pkey")),
     // How much
     ("user-quota", Done(|d, v| parse(v).map(|n| d.settings.user_allocations = Some(n)))),
     ("total-quota", Done(|d, v| parse(v).map(|n| d.settings.total_allocations = Some(n)))),
@@ -59,7 +59,7 @@ pub(super) const KEYS: &[(&str, Treatment)] = &[
     ("allow-loopback-peers", Done(|d, v| flag(v).map(|on| d.settings.allow_loopback_peers = on))),
     ("no-multicast-peers", Met),
     ("no-loopback-peers", Met),
-    ("server-relay", Refused("it relays without permissions")),
+    ("server-relay", Refused("it relays without permissions of the client")),
     // What
     ("fingerprint", Done(|d, v| flag(v).map(|on| d.settings.fingerprint = on))),
     ("software-attribute", Done(|d, v| text(v).map(|name| d.settings.software = Some(name)))),

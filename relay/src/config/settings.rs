@@ -35,8 +35,11 @@ pub(crate) struct Settings {
     pub(crate) user: Vec<Secret>,
     pub(crate) user_file: Option<PathBuf>,
     pub(crate) peer: Vec<String>,
+    pub(crate) peer_file: Option<PathBuf>,
+    pub(crate) registry: Option<String>,
     pub(crate) denied_peer: Vec<String>,
     pub(crate) general: bool,
+    pub(crate) listed: bool,
     pub(crate) allow_loopback_peers: bool,
     pub(crate) allow_multicast_peers: bool,
     pub(crate) user_allocations: Option<u32>,
@@ -97,8 +100,14 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("user", "static users, name:password or name:0xKEY"),
     ("user_file", "file with more of them, one a line"),
     ("peer", "media nodes: ADDRESS, ADDRESS:FIRST-LAST of ports, A-B, or a prefix A/N"),
+    ("peer_file", "file with more of them, one a line; read again when it changes"),
+    (
+        "registry",
+        "admin port of signalling, http://HOST:PORT, whose media nodes are peers as long as they are listed there",
+    ),
     ("denied_peer", "in general mode, ranges that are no peers"),
     ("general", "relay to everybody who is not denied"),
+    ("listed", "relay to the media nodes only, also with a coturn file, which means general without it"),
     ("allow_loopback_peers", "loopback addresses may be peers"),
     ("allow_multicast_peers", "multicast addresses may be peers"),
     ("user_allocations", "allocations of one user, 0: no limit; default 8"),
@@ -129,68 +138,33 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("log_filter", "what to log; default info"),
 ];
 
+/// Each key in one of three ways, none left out: the struct would not be whole.
+macro_rules! laid_over {
+    ($upper:expr, $lower:expr; set: $($option:ident)*; on: $($switch:ident)*; not_empty: $($list:ident)*;) => {
+        Self {
+            $($option: $upper.$option.or($lower.$option),)*
+            $($switch: $upper.$switch || $lower.$switch,)*
+            $($list: if $upper.$list.is_empty() { $lower.$list } else { $upper.$list },)*
+        }
+    };
+}
+
 impl Settings {
     /// These where they are set, else the lower ones.
     pub(crate) fn over(self, lower: Self) -> Self {
-        fn list<T>(upper: Vec<T>, lower: Vec<T>) -> Vec<T> {
-            if upper.is_empty() { lower } else { upper }
-        }
-        Self {
-            listen: list(self.listen, lower.listen),
-            port: self.port.or(lower.port),
-            no_udp: self.no_udp || lower.no_udp,
-            no_tcp: self.no_tcp || lower.no_tcp,
-            no_tls: self.no_tls || lower.no_tls,
-            tls_port: self.tls_port.or(lower.tls_port),
-            tls_cert: self.tls_cert.or(lower.tls_cert),
-            tls_key: self.tls_key.or(lower.tls_key),
-            tls13_only: self.tls13_only || lower.tls13_only,
-            proxy_from: list(self.proxy_from, lower.proxy_from),
-            proxy_port: self.proxy_port.or(lower.proxy_port),
-            connections: self.connections.or(lower.connections),
-            source_connections: self.source_connections.or(lower.source_connections),
-            relay_ip: list(self.relay_ip, lower.relay_ip),
-            external_ip: list(self.external_ip, lower.external_ip),
-            min_port: self.min_port.or(lower.min_port),
-            max_port: self.max_port.or(lower.max_port),
-            realm: self.realm.or(lower.realm),
-            secret: list(self.secret, lower.secret),
-            secret_file: self.secret_file.or(lower.secret_file),
-            secret_sha256: list(self.secret_sha256, lower.secret_sha256),
-            rest_separator: self.rest_separator.or(lower.rest_separator),
-            user: list(self.user, lower.user),
-            user_file: self.user_file.or(lower.user_file),
-            peer: list(self.peer, lower.peer),
-            denied_peer: list(self.denied_peer, lower.denied_peer),
-            general: self.general || lower.general,
-            allow_loopback_peers: self.allow_loopback_peers || lower.allow_loopback_peers,
-            allow_multicast_peers: self.allow_multicast_peers || lower.allow_multicast_peers,
-            user_allocations: self.user_allocations.or(lower.user_allocations),
-            source_allocations: self.source_allocations.or(lower.source_allocations),
-            total_allocations: self.total_allocations.or(lower.total_allocations),
-            allocation_bytes_per_s: self.allocation_bytes_per_s.or(lower.allocation_bytes_per_s),
-            total_bytes_per_s: self.total_bytes_per_s.or(lower.total_bytes_per_s),
-            unauthorized_per_s: self.unauthorized_per_s.or(lower.unauthorized_per_s),
-            failures_per_min: self.failures_per_min.or(lower.failures_per_min),
-            nonce_seconds: self.nonce_seconds.or(lower.nonce_seconds),
-            lifetime_seconds_max: self.lifetime_seconds_max.or(lower.lifetime_seconds_max),
-            permission_seconds: self.permission_seconds.or(lower.permission_seconds),
-            channel_seconds: self.channel_seconds.or(lower.channel_seconds),
-            strict_expiry: self.strict_expiry || lower.strict_expiry,
-            fingerprint: self.fingerprint || lower.fingerprint,
-            software: self.software.or(lower.software),
-            alternate_server: self.alternate_server.or(lower.alternate_server),
-            tcp_relay: self.tcp_relay || lower.tcp_relay,
-            no_stun: self.no_stun || lower.no_stun,
-            stun_only: self.stun_only || lower.stun_only,
-            admin: self.admin.or(lower.admin),
-            threads: self.threads.or(lower.threads),
-            socket_buffer_bytes: self.socket_buffer_bytes.or(lower.socket_buffer_bytes),
-            drain_seconds: self.drain_seconds.or(lower.drain_seconds),
-            drain_allocations: self.drain_allocations.or(lower.drain_allocations),
-            dev: self.dev || lower.dev,
-            log: self.log.or(lower.log),
-            log_filter: self.log_filter.or(lower.log_filter),
+        laid_over! { self, lower;
+            set:
+                port tls_port tls_cert tls_key proxy_port connections source_connections min_port
+                max_port realm secret_file rest_separator user_file peer_file registry
+                user_allocations source_allocations total_allocations allocation_bytes_per_s
+                total_bytes_per_s unauthorized_per_s failures_per_min nonce_seconds
+                lifetime_seconds_max permission_seconds channel_seconds software alternate_server
+                admin threads socket_buffer_bytes drain_seconds drain_allocations log log_filter;
+            on:
+                no_udp no_tcp no_tls tls13_only general listed allow_loopback_peers
+                allow_multicast_peers strict_expiry fingerprint tcp_relay no_stun stun_only dev;
+            not_empty:
+                listen proxy_from relay_ip external_ip secret secret_sha256 user peer denied_peer;
         }
     }
 }

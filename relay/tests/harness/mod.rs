@@ -30,9 +30,13 @@ impl Process {
 
     pub fn start_with(folder: &Path, extra: &[&str], environment: &[(&str, &str)]) -> Self {
         let (secrets, users) = (folder.join("secrets"), folder.join("users"));
+        // Where peers come from elsewhere, there is none beside them.
+        let learns = extra.iter().any(|word| matches!(*word, "--registry" | "--peer-file"));
+        let peers: &[&str] = if learns { &[] } else { &["--peer", "127.0.0.1"] };
         let mut child = command()
             .args(["--dev", "--listen", "127.0.0.1", "--port", "0", "--admin", "127.0.0.1:0", "--realm", REALM])
-            .args(["--peer", "127.0.0.1", "--log", "json", "--threads", "2"])
+            .args(["--log", "json", "--threads", "2"])
+            .args(peers)
             .env("RELAY_ALLOW_LOOPBACK_PEERS", "true")
             .arg("--secret-file")
             .arg(secrets)

@@ -1,5 +1,6 @@
 //! The client of the credential broker: one request, one answer, each with a bound. It keeps nothing.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderValue, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use signaling_protocol::IceServer;
@@ -44,8 +46,10 @@ pub enum BadBroker {
     Url(String),
     #[error("broker_key is *** and cannot stand in a header")]
     Key,
-    #[error("system's trusted certificates cannot be used: {0}")]
+    #[error("system's trusted certificates cannot be used: {0}; name those of the broker with --broker-trust")]
     Tls(String),
+    #[error("broker_trust {} holds no certificate in PEM form that can be read", .0.display())]
+    Trust(PathBuf),
 }
 
 /// What the broker gave.
@@ -88,12 +92,13 @@ struct IceConfig {
 
 impl Broker {
     /// `url` without a path means the broker's own routes at the root.
-    pub fn new(url: &str, key: &Secret) -> Result<Self, BadBroker> {
+    /// `trust`: certificates of an https:// broker, in place of the system's.
+    pub fn new(url: &str, key: &Secret, trust: Option<&Path>) -> Result<Self, BadBroker> {
         let bad = || BadBroker::Url(url.to_owned());
         let parsed = Url::parse(url).map_err(|_| bad())?;
         let tls = match parsed.scheme() {
             "http" => None,
-            "https" => Some(connector()?),
+            "https" => Some(connector(trust)?),
             _ => return Err(bad()),
         };
         let plain = parsed.username().is_empty() && parsed.password().is_none() && parsed.query().is_none();
@@ -146,13 +151,22 @@ impl std::fmt::Debug for Broker {
     }
 }
 
-/// Trusts what the system trusts; `SSL_CERT_FILE` names other certificates.
-fn connector() -> Result<TlsConnector, BadBroker> {
+/// Trusts the certificates of the file, else what the system trusts.
+fn connector(trust: Option<&Path>) -> Result<TlsConnector, BadBroker> {
     let bad = |error: String| BadBroker::Tls(error);
+    let certificates = match trust {
+        None => rustls_native_certs::load_native_certs().certs,
+        Some(path) => {
+            let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+            read.map_err(|_| BadBroker::Trust(path.to_owned()))?
+        }
+    };
     let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if added == 0 {
-        return Err(bad("there are none".to_owned()));
+    let (added, _) = roots.add_parsable_certificates(certificates);
+    match (added, trust) {
+        (0, Some(path)) => return Err(BadBroker::Trust(path.to_owned())),
+        (0, None) => return Err(bad("there are none".to_owned())),
+        _ => {}
     }
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
@@ -196,11 +210,11 @@ mod tests {
 
     #[test]
     fn urls_are_checked_and_the_key_does_not_print() {
-        let of = |url: &str| Broker::new(url, &"secret-key".into());
+        let of = |url: &str| Broker::new(url, &"secret-key".into(), None);
         for bad in ["", "127.0.0.1:7300", "ftp://h", "http://", "http://user@h:1", "http://h:1/?x=1"] {
             assert_eq!(of(bad).err(), Some(BadBroker::Url(bad.to_owned())), "{bad}");
         }
-        assert_eq!(Broker::new("http://h", &"a\nb".into()).err(), Some(BadBroker::Key));
+        assert_eq!(Broker::new("http://h", &"a\nb".into(), None).err(), Some(BadBroker::Key));
         let broker = of("http://[::1]:7300/broker/").unwrap();
         assert_eq!((broker.authority.as_str(), broker.path.as_str()), ("[::1]:7300", "/broker/v1alpha/iceconfig"));
         assert!(!format!("{broker:?}").contains("secret-key"));

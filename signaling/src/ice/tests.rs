@@ -50,7 +50,7 @@ async fn mint(
 
 fn source(address: std::net::SocketAddr, key: &str) -> (Arc<IceServers>, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::default());
-    let broker = Broker::new(&format!("http://{address}"), &key.into()).unwrap();
+    let broker = Broker::new(&format!("http://{address}"), &key.into(), None).unwrap();
     (IceServers::new(Some(broker), Arc::clone(&metrics)), metrics)
 }
 
@@ -153,4 +153,56 @@ async fn without_a_broker_nobody_asks_and_nothing_is_missed() {
     assert!(feed.first().await.is_empty());
     assert_eq!(metrics.welcomes_without_relay.get(), 0);
     assert!(timeout(Duration::from_millis(1), feed.next()).await.is_err());
+}
+
+/// What a balancer does in front of a broker: TLS outside, HTTP inside.
+async fn tls_before(http: std::net::SocketAddr, folder: &std::path::Path) -> std::net::SocketAddr {
+    let pair = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    std::fs::write(folder.join("broker.pem"), pair.cert.pem()).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![pair.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((outside, _)) = listener.accept().await {
+            let Ok(mut outside) = acceptor.accept(outside).await else { continue };
+            let mut inside = tokio::net::TcpStream::connect(http).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_broker_over_tls_is_asked_only_when_its_certificate_is_trusted() {
+    let (desk, folder) = (Desk::open("3600.000s").await, tempfile::tempdir().unwrap());
+    let port = tls_before(desk.server.local_addr(), folder.path()).await.port();
+    let trust = folder.path().join("broker.pem");
+    let ask = async |url: String, trust: &std::path::Path| {
+        let broker = Broker::new(&url, &"the-key".into(), Some(trust)).unwrap();
+        IceServers::new(Some(broker), Arc::default()).feed("ada").first().await
+    };
+    assert_eq!(names(&ask(format!("https://localhost:{port}"), &trust).await), ["0:ada"]);
+    assert!(ask(format!("https://127.0.0.1:{port}"), &trust).await.is_empty(), "that is not its name");
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    std::fs::write(folder.path().join("other.pem"), other.cert.pem()).unwrap();
+    assert!(ask(format!("https://localhost:{port}"), &folder.path().join("other.pem")).await.is_empty());
+    assert_eq!(desk.asked(), 1, "nobody without trust got through to it");
+    desk.server.stop().await;
+}
+
+#[test]
+fn trust_without_a_certificate_is_refused_by_name() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "no certificate").unwrap();
+    for path in [file.path(), std::path::Path::new("/nonexistent/broker.pem")] {
+        let refused = Broker::new("https://broker.example", &"k".into(), Some(path)).err();
+        assert_eq!(refused, Some(BadBroker::Trust(path.to_owned())));
+    }
 }

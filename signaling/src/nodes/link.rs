@@ -96,6 +96,7 @@ impl Supervisor {
             return false;
         }
         self.up_until = None;
+        self.registry.set_media(&self.node, &hello.media);
         self.registry.set_linked(&self.node, true);
         tracing::info!(node = %self.node, version = %hello.version, "Media node is linked");
         let mut flying = FuturesUnordered::new();

@@ -152,8 +152,13 @@ async fn control(State(node): State<MediaNode>, headers: HeaderMap, upgrade: Web
 async fn serve(node: MediaNode, mut socket: WebSocket) {
     let mut events = node.0.events.subscribe();
     let mut broken = node.0.links_broken.subscribe();
-    let hello =
-        NodeMessage::Hello { node: node.0.name.clone(), version: "test".into(), media: vec![], fingerprint: own() };
+    let media = sfu_control::MediaAddress { address: [127, 0, 0, 1].into(), port: 40_000 };
+    let hello = NodeMessage::Hello {
+        node: node.0.name.clone(),
+        version: "test".into(),
+        media: vec![media],
+        fingerprint: own(),
+    };
     socket.send(text(&hello)).await.unwrap();
     loop {
         let answer = tokio::select! {

@@ -23,6 +23,14 @@ async fn heartbeats_need_the_control_token_and_the_right_form() {
 }
 
 #[tokio::test]
+async fn a_linked_node_is_listed_with_its_media_addresses_for_relays() {
+    let (stack, node) = Stack::with_node().await;
+    let answer = stack.admin("GET", "/v1/nodes", "", "").await;
+    let nodes: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(nodes[&node.heartbeat().node]["media"], serde_json::json!(["127.0.0.1:40000"]));
+}
+
+#[tokio::test]
 async fn ready_means_that_a_node_is_linked() {
     let stack = Stack::start().await;
     assert!(stack.admin("GET", "/readyz", "", "").await.starts_with("HTTP/1.1 503"));

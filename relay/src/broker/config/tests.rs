@@ -23,7 +23,7 @@ fn each_wrong_value_is_refused_by_name() {
         ("secret", json!([""]), "a secret is empty"),
         ("secret", json!(["CHANGEME"]), "placeholder CHANGEME"),
         ("secret_sha256", json!(["CHANGEME"]), "placeholder CHANGEME"),
-        ("secret_file", json!("/nonexistent/secret"), "/nonexistent/secret"),
+        ("secret_file", json!("/nonexistent/secret"), "secret_file: secret file /nonexistent/secret cannot be read"),
         ("api_key", json!([]), "nobody could ask"),
         ("api_key", json!(["desk:short"]), "\"desk\" is shorter than 16 bytes"),
         ("relay", json!(["turn.example.org"]), "must begin with turn: or turns:"),
@@ -119,6 +119,6 @@ fn every_flag_is_a_key() {
     assert_eq!((config.relays.len(), config.http.port(), config.log), (2, 0, LogFormat::Json));
     for (flag, value) in [("--secret-file", "x"), ("--api-key-file", "x"), ("--token-keys-file", "x")] {
         let args = Args::parse_from(["credential-broker", flag, value, "--secret", "s", "--dev", "--api-key", "a:b"]);
-        assert!(matches!(Config::load(&args).unwrap_err(), ConfigError::Secret(_)), "{flag}");
+        assert!(matches!(Config::load(&args).unwrap_err(), ConfigError::Secret { .. }), "{flag}");
     }
 }

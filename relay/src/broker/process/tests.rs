@@ -74,3 +74,19 @@ async fn both_ports_serve() {
     assert!(get(broker.admin_addr(), "/metrics").await.contains("broker_relays{state=\"good\"} 1"));
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_the_flag_that_chooses_another() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "secret").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for flag in ["--http", "--admin"] {
+        let mut args = args(file.path());
+        *if flag == "--http" { &mut args.http } else { &mut args.admin } = Some(taken.local_addr().unwrap());
+        let text = Broker::start(Config::load(&args).unwrap()).await.unwrap_err().to_string();
+        assert!(
+            text.contains("Address already in use") && text.ends_with(&format!("another port with {flag}")),
+            "{text}"
+        );
+    }
+}
