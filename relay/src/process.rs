@@ -32,6 +32,8 @@ const FILES_INTERVAL: Duration = Duration::from_secs(1);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
 /// Wrong credentials are summed up in one line a minute.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
+/// Of port 0; a machine with so few free ports has other problems.
+const PORT_ATTEMPTS: u32 = 16;
 /// A thread ends its turn in well under a second.
 const STOP_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -159,8 +161,7 @@ pub(crate) async fn serve(args: &Args, config: Config) -> Result<(), RunError> {
 impl Relay {
     /// Starts a relay. Must be called inside a tokio runtime.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let (mut listeners, sockets) = bind_datagram_listeners(&config)?;
-        let streams = bind_stream_listeners(&config, &mut listeners)?;
+        let (listeners, sockets, streams) = bind_listeners(&config)?;
         let now = Instant::now();
         let shared = Arc::new(Shared::new(config.core.relays.len(), &config.ports, seed()?, now));
         let settings = Arc::new(config.core.clone());
@@ -395,8 +396,28 @@ fn shown(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
+/// By thread, then by address.
+type Datagrams = Vec<Vec<Socket>>;
+
+/// All or none. A port that the OS chose for UDP may be somebody's TCP port: then it chooses again.
+fn bind_listeners(config: &Config) -> Result<(Listeners, Datagrams, Vec<Listener>), StartError> {
+    let mut attempts = 1;
+    loop {
+        let (mut listeners, sockets) = bind_datagram_listeners(config)?;
+        match bind_stream_listeners(config, &mut listeners) {
+            Ok(streams) => return Ok((listeners, sockets, streams)),
+            Err(StartError::Port { source, .. })
+                if config.port == 0 && source.kind() == io::ErrorKind::AddrInUse && attempts < PORT_ATTEMPTS =>
+            {
+                attempts += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// One socket for each address and thread; those of an address share its port. By thread.
-fn bind_datagram_listeners(config: &Config) -> Result<(Listeners, Vec<Vec<Socket>>), StartError> {
+fn bind_datagram_listeners(config: &Config) -> Result<(Listeners, Datagrams), StartError> {
     let mut listeners = Listeners::default();
     if !config.udp {
         return Ok((listeners, Vec::new()));

@@ -14,8 +14,10 @@ const TYPES: [&str; 6] = ["hello", "offer", "mute", "signal", "evict", "leave"];
 /// Requests that may come at once: a page that joins sends three, one that restores its mutes two more.
 const BURST: f64 = 60.0;
 const PER_SECOND: f64 = 20.0;
-/// Refused requests in a row after which the socket is closed: the client does not listen.
+/// Refused requests after which the socket is closed: the client does not listen.
 const REFUSED_MAX: u32 = 200;
+/// So many of them are forgotten for each one that passes: a client in a loop is cut, however slowly its flood is read.
+const FORGIVEN: u32 = 10;
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -101,7 +103,7 @@ impl Bucket {
         self.at = now;
         if self.level >= 1.0 {
             self.level -= 1.0;
-            self.refused = 0;
+            self.refused = self.refused.saturating_sub(FORGIVEN);
             return Verdict::Pass;
         }
         self.refused += 1;
@@ -161,6 +163,18 @@ mod tests {
         assert!((0..200).all(|_| matches!(bucket.take(now), Verdict::Refuse { .. })));
         assert_eq!(bucket.take(now), Verdict::Cut);
         assert_eq!(bucket.take(now + Duration::from_millis(51)), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_slow_flood_is_cut_and_a_client_that_is_a_little_fast_is_not() {
+        let cut_after_s = |per_s: u64| {
+            let start = Instant::now();
+            let mut bucket = Bucket::new(start);
+            let at = |n: u64| start + Duration::from_micros(n * 1_000_000 / per_s);
+            (0..per_s * 60).find(|n| bucket.take(at(*n)) == Verdict::Cut).map(|n| n / per_s)
+        };
+        assert!(cut_after_s(500).is_some_and(|s| s < 2));
+        assert_eq!(cut_after_s(40), None);
     }
 
     #[test]

@@ -152,7 +152,8 @@ async fn flood_is_cut(message: impl Fn(u32) -> Message) {
             Some(_) => {}
         }
     }
-    assert!(refused <= 200, "{refused}");
+    // The slower the machine, the more pass in between and the more are forgiven.
+    assert!(refused <= 1_000, "{refused}");
     ada.offer(&fixture("chromium-sendrecv")).await.unwrap();
     let mut signals = 0;
     let gone = ada.line_where_or_count(&mut signals).await;
