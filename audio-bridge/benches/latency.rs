@@ -3,9 +3,11 @@
 //! - `packet`: a click is handed to the daemon, in a stream with 10 ms of target, until the RTP packet with it was handed
 //!   to a UDP socket. RTP without SRTP, which costs microseconds. Frames of 10 ms, and of 5 ms (`instant`).
 //! - `mic`: the RTP packet with a click arrives until a recorder of the virtual microphone has the click.
+//! - `cpu`: processor time of capture and encoder while music plays, in percent of a core, and `encoder`: that of the same
+//!   frames encoded without a daemon.
 //!
-//! Prints one JSON object a round: `{"packet": [ms..], "instant": [ms..], "mic": [ms..]}`. Percentiles are the caller's.
-//! Arguments: clicks for each measurement in a round, rounds.
+//! Prints one JSON object a round: `{"packet": [ms..], "instant": [ms..], "mic": [ms..], "cpu": percent, "encoder": percent}`.
+//! Percentiles are the caller's. Arguments: clicks for each measurement in a round, rounds.
 
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 #[path = "../tests/pulse/daemon.rs"]
@@ -18,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use audio_bridge::capture::{self, Capture, CaptureSettings, Encoded};
+use audio_bridge::codec::Encoder;
 use audio_bridge::jitter::Packet;
 use audio_bridge::metrics::Metrics;
 use audio_bridge::pcm::{Captured, PcmSource};
@@ -62,7 +65,9 @@ async fn main() {
         let packet = packets(Profile::Music, clicks).await;
         let instant = packets(Profile::Instant, clicks).await;
         let mic = microphone(clicks).await;
-        let round = serde_json::json!({ "packet": packet, "instant": instant, "mic": mic });
+        let (cpu, encoder) = cost(Duration::from_millis(clicks.min(70) as u64 * 300)).await;
+        let round =
+            serde_json::json!({ "packet": packet, "instant": instant, "mic": mic, "cpu": cpu, "encoder": encoder });
         writeln!(std::io::stdout(), "{round}").expect("prints");
     }
 }
@@ -108,7 +113,7 @@ async fn packets(profile: Profile, clicks: usize) -> Vec<f64> {
     let record = RecordSettings {
         pulse: daemon.unix(),
         source: "desktop.monitor".to_owned(),
-        fragment_ms: Arc::new(encode.frame_ms.into()),
+        fragment_ms: Arc::new(encode.fragment_ms().into()),
     };
     let source = PulseSource::new(record, status, metrics);
     let click = Shared::default();
@@ -150,30 +155,37 @@ async fn send(queue: Arc<DropOldest<Encoded>>, click: Shared) {
 
 /// A program of the desktop that wants little latency: silence, and the click when it is due.
 async fn play(pulse: PulseSettings, click: Shared) {
+    let mut left = 0;
+    let clicks = move |samples: &mut [i16]| {
+        if std::mem::take(&mut lock(&click).due) {
+            left = CLICK_SAMPLES;
+            lock(&click).handed = Some(Instant::now());
+        }
+        for pair in samples.chunks_exact_mut(2) {
+            pair.fill(if left > 0 { click_sample(CLICK_SAMPLES - left) } else { 0 });
+            left = left.saturating_sub(1);
+        }
+    };
+    play_on_desktop(pulse, 1920, clicks).await;
+}
+
+/// Plays what `fill` makes, in stereo, with so many bytes in the daemon.
+async fn play_on_desktop(pulse: PulseSettings, target_length: u32, mut fill: impl FnMut(&mut [i16])) {
     let mut connection = Connection::open(&pulse).await.expect("connects");
     let params = PlaybackStreamParams {
         sample_spec: SampleSpec { format: SampleFormat::S16Le, channels: 2, sample_rate: 48_000 },
         channel_map: ChannelMap::stereo(),
         sink_name: Some(CString::new("desktop").expect("a name")),
-        buffer_attr: BufferAttr { target_length: 1920, ..BufferAttr::default() },
+        buffer_attr: BufferAttr { target_length, ..BufferAttr::default() },
         flags: StreamFlags { adjust_latency: true, ..StreamFlags::default() },
         ..PlaybackStreamParams::default()
     };
     let stream: CreatePlaybackStreamReply =
         connection.call(&Command::CreatePlaybackStream(params)).await.expect("a stream");
     let mut wanted = stream.requested_bytes as usize / 2;
-    let mut left = 0;
     loop {
-        if std::mem::take(&mut lock(&click).due) {
-            left = CLICK_SAMPLES;
-            lock(&click).handed = Some(Instant::now());
-        }
         let mut samples = vec![0; wanted];
-        for pair in samples.chunks_exact_mut(2) {
-            let sample = if left > 0 { click_sample(CLICK_SAMPLES - left) } else { 0 };
-            left = left.saturating_sub(1);
-            pair.fill(sample);
-        }
+        fill(&mut samples);
         connection.send_sound(stream.channel, &samples).await.expect("plays");
         wanted = loop {
             if let Message::Event(Event::Request { bytes, .. }) = connection.next().await.expect("stands") {
@@ -237,4 +249,86 @@ async fn hear(mut source: PulseSource, click: Shared) {
             }
         }
     }
+}
+
+/// The share of a core that capture and encoder take for the music profile, and the encoder alone for as many frames.
+async fn cost(time: Duration) -> (f64, f64) {
+    let daemon = Daemon::start();
+    let mut music = Music::default();
+    let playing = tokio::spawn(play_on_desktop(daemon.unix(), 19_200, move |samples| music.fill(samples)));
+    let pulse = daemon.unix();
+    let measured = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let whole = runtime.block_on(captured(pulse, time));
+        (whole, encoded(time))
+    });
+    let shares = tokio::task::spawn_blocking(|| measured.join().expect("measures")).await.expect("measures");
+    playing.abort();
+    shares
+}
+
+/// On this thread alone, so that its processor time is that of capture and encoder.
+async fn captured(pulse: PulseSettings, time: Duration) -> f64 {
+    let encode = EncodeSettings::new(Profile::Music, None, None).expect("a profile is valid");
+    let (status, metrics) = (Arc::new(Status::new(String::new(), String::new())), Metrics::new().0);
+    let queue = Arc::new(DropOldest::<Encoded>::for_frames(encode.frame_ms));
+    let settings = CaptureSettings { encode, timestamp: 0, silence_gate: false };
+    let capture = Capture::new(settings, queue, Arc::clone(&metrics)).expect("an encoder");
+    let fragment_ms = Arc::new(encode.fragment_ms().into());
+    let record = RecordSettings { pulse, source: "desktop.monitor".to_owned(), fragment_ms };
+    let source = PulseSource::new(record, status, Arc::clone(&metrics));
+    let spent = async {
+        tokio::time::sleep(SETTLE).await;
+        let (began, before, frames) = (Instant::now(), thread_time(), metrics.frames_encoded.get());
+        tokio::time::sleep(time).await;
+        assert!(metrics.frames_encoded.get() > frames, "nothing was captured");
+        (thread_time() - before).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0
+    };
+    tokio::select! {
+        spent = spent => spent,
+        () = capture::run(source, capture, watch::channel(encode).1) => unreachable!("captures for ever"),
+    }
+}
+
+fn encoded(time: Duration) -> f64 {
+    let encode = EncodeSettings::new(Profile::Music, None, None).expect("a profile is valid");
+    let mut encoder = Encoder::new(encode).expect("an encoder");
+    let (mut music, mut frame, mut spent) = (Music::default(), [0; 960], Duration::ZERO);
+    let frames = (time.as_millis() / u128::from(encode.frame_ms)).max(1);
+    for _ in 0..frames {
+        music.fill(&mut frame);
+        let before = thread_time();
+        encoder.encode(&frame).expect("encodes");
+        spent += thread_time() - before;
+    }
+    spent.as_secs_f64() / (frames as f64 * f64::from(encode.frame_ms) / 1e3) * 100.0
+}
+
+/// A chord in each channel over noise: what an encoder has work with.
+#[derive(Default)]
+struct Music {
+    at: usize,
+    noise: u32,
+}
+
+impl Music {
+    fn fill(&mut self, samples: &mut [i16]) {
+        for pair in samples.chunks_exact_mut(2) {
+            for (channel, sample) in pair.iter_mut().enumerate() {
+                let tones: f64 = [220.0, 277.2, 329.6, 1760.0]
+                    .into_iter()
+                    .map(|hz| (std::f64::consts::TAU * (hz + channel as f64) * self.at as f64 / 48_000.0).sin())
+                    .sum();
+                self.noise = self.noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *sample = (tones * 3000.0 + f64::from(self.noise >> 16) / 65_536.0 * 1000.0) as i16;
+            }
+            self.at += 1;
+        }
+    }
+}
+
+/// Processor time of this thread.
+fn thread_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
+    Duration::from_nanos(text.split(' ').next().and_then(|ns| ns.parse().ok()).expect("a number"))
 }

@@ -5,11 +5,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use admin::Secret;
 use admin::logs::LogFormat;
 use admin::settings::SettingsError;
+use admin::{Secret, SecretError};
 use serde::{Deserialize, Serialize};
 use signaling_protocol::IceServer;
+use url::Url;
 
 use crate::ice::{self, IceServerError};
 use crate::profile::{EncodeError, EncodeSettings, Profile};
@@ -27,14 +28,18 @@ pub struct Args {
     /// The room: ws:// or wss:// URL ending in /v1/rooms/NAME
     #[arg(long, value_name = "URL")]
     pub signaling: Option<String>,
-    /// Token that admits to the room. Others can read it in the process list: prefer the file or BRIDGE_TOKEN
+    /// Publish to this WHIP endpoint (http:// or https://) instead of a room; nobody speaks into the desktop then
+    #[arg(long, value_name = "URL")]
+    #[serde(serialize_with = "Secret::expose_in_settings")]
+    pub whip: Option<Secret>,
+    /// Token that admits to the room or the WHIP endpoint. Others can read it in the process list: prefer the file or BRIDGE_TOKEN
     #[arg(long, value_name = "JWT")]
     #[serde(serialize_with = "Secret::expose_in_settings")]
     pub token: Option<Secret>,
     /// File with the token; read again for each attempt to join
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// Certificates (PEM) that a wss:// server may have instead of those of the system
+    /// Certificates (PEM) that a wss:// or https:// server may have instead of those of the system
     #[arg(long, value_name = "FILE")]
     pub trust: Option<PathBuf>,
     /// Sound daemon: unix:/path/native or tcp:host:port [default: PULSE_SERVER, else the daemon of this user]
@@ -103,6 +108,7 @@ const LOG_FILTER: &str = "info,webrtc=warn,rtc=warn,rtc_ice=warn,rtc_dtls=error,
 #[serde(default)]
 struct Raw {
     signaling: Option<String>,
+    whip: Option<Secret>,
     token: Option<Secret>,
     token_file: Option<PathBuf>,
     trust: Option<PathBuf>,
@@ -129,6 +135,7 @@ impl Default for Raw {
     fn default() -> Self {
         Self {
             signaling: None,
+            whip: None,
             token: None,
             token_file: None,
             trust: None,
@@ -153,11 +160,38 @@ impl Default for Raw {
     }
 }
 
+/// Where desktop sound goes.
+#[derive(Clone)]
+pub enum Destination {
+    Room { url: String, token: TokenSource },
+    Whip { url: Url, token: Option<TokenSource> },
+}
+
+impl std::fmt::Debug for Destination {
+    /// There are WHIP endpoints whose path is the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Room { url, .. } => f.debug_struct("Room").field("url", url).finish_non_exhaustive(),
+            Self::Whip { url, .. } => f.debug_struct("Whip").field("host", &url.host_str()).finish_non_exhaustive(),
+        }
+    }
+}
+
 /// Where the token comes from.
 #[derive(Clone, Debug)]
 pub enum TokenSource {
     Value(Secret),
     File(PathBuf),
+}
+
+impl TokenSource {
+    /// The token as it is now; a file is read again each time, because tokens expire.
+    pub fn read(&self) -> Result<Secret, SecretError> {
+        match self {
+            Self::Value(token) => Ok(token.clone()),
+            Self::File(path) => Secret::from_file(path),
+        }
+    }
 }
 
 /// What `devices` and `probe` need: no room, no token.
@@ -184,8 +218,7 @@ impl DeviceSettings {
 /// Checked settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub signaling: String,
-    pub token: TokenSource,
+    pub destination: Destination,
     pub trust: Option<PathBuf>,
     pub pulse: PulseSettings,
     pub source: String,
@@ -205,8 +238,16 @@ pub struct Settings {
 pub enum ConfigError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    #[error("key signaling has no value: give the room's URL as --signaling or BRIDGE_SIGNALING")]
+    #[error(
+        "key signaling has no value: give the room's URL as --signaling or BRIDGE_SIGNALING, or a WHIP endpoint as --whip"
+    )]
     NoSignaling,
+    #[error("keys signaling and whip are both given; desktop sound goes to one place")]
+    TwoDestinations,
+    #[error(
+        "key whip must be an http:// or https:// URL without a user in it; the token is given as BRIDGE_TOKEN or --token-file"
+    )]
+    BadWhip,
     #[error("key signaling must be a ws:// or wss:// URL")]
     BadSignaling,
     #[error("key token has no value: give it as BRIDGE_TOKEN, --token-file or --token")]
@@ -257,23 +298,19 @@ impl Settings {
     }
 
     fn check(raw: Raw, environment: Surroundings) -> Result<Self, ConfigError> {
-        let signaling = raw.signaling.ok_or(ConfigError::NoSignaling)?;
-        if !signaling.starts_with("ws://") && !signaling.starts_with("wss://") {
-            return Err(ConfigError::BadSignaling);
-        }
         let token = match (raw.token, raw.token_file) {
             (Some(_), Some(_)) => return Err(ConfigError::TwoTokens),
-            (Some(token), None) => TokenSource::Value(token),
-            (None, Some(path)) => TokenSource::File(path),
-            (None, None) => return Err(ConfigError::NoToken),
+            (Some(token), None) => Some(TokenSource::Value(token)),
+            (None, Some(path)) => Some(TokenSource::File(path)),
+            (None, None) => None,
         };
+        let destination = destination(raw.signaling, raw.whip.as_ref(), token)?;
         let pulse = pulse(raw.pulse_server, raw.pulse_cookie, &environment)?;
         let stun = raw.ice_stun.or(environment.ice_stun).map(|server| ice::stun(&server));
         let turn = raw.ice_relay.or(environment.ice_relay).map(|server| ice::turn(server.expose()));
         let ice_servers = stun.into_iter().chain(turn).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            signaling,
-            token,
+            destination,
             trust: raw.trust,
             pulse,
             source: device("source", raw.source)?,
@@ -288,6 +325,27 @@ impl Settings {
             log: raw.log,
             log_filter: raw.log_filter,
         })
+    }
+}
+
+fn destination(
+    signaling: Option<String>,
+    whip: Option<&Secret>,
+    token: Option<TokenSource>,
+) -> Result<Destination, ConfigError> {
+    match (signaling, whip) {
+        (Some(_), Some(_)) => Err(ConfigError::TwoDestinations),
+        (None, None) => Err(ConfigError::NoSignaling),
+        (Some(url), None) if !url.starts_with("ws://") && !url.starts_with("wss://") => {
+            Err(ConfigError::BadSignaling)
+        }
+        (Some(url), None) => Ok(Destination::Room { url, token: token.ok_or(ConfigError::NoToken)? }),
+        (None, Some(whip)) => {
+            let url = Url::parse(whip.expose()).map_err(|_| ConfigError::BadWhip)?;
+            let is_plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+            let is_web = matches!(url.scheme(), "http" | "https") && url.has_host();
+            if is_plain && is_web { Ok(Destination::Whip { url, token }) } else { Err(ConfigError::BadWhip) }
+        }
     }
 }
 
@@ -363,6 +421,22 @@ mod tests {
     fn a_default_device_is_refused() {
         let refused = refusal(Raw { source: "@DEFAULT_SOURCE@".to_owned(), ..raw() });
         assert!(refused.contains("key source") && refused.contains("microphone"), "{refused}");
+    }
+
+    #[test]
+    fn a_whip_endpoint_takes_the_place_of_the_room_and_needs_no_token() {
+        let whip = |url: &str| Raw { signaling: None, token: None, whip: Some(url.into()), ..Raw::default() };
+        let settings = Settings::check(whip("https://live.example.org/whip/hidden-key"), Surroundings::default());
+        let settings = settings.expect("valid");
+        assert!(matches!(settings.destination, Destination::Whip { token: None, .. }));
+        assert!(!format!("{settings:?}").contains("hidden-key"));
+        for url in
+            ["live.example.org/whip", "ws://live.example.org", "https://me:hidden@live.example.org/", "https://"]
+        {
+            let refused = refusal(whip(url));
+            assert!(refused.contains("key whip") && !refused.contains("hidden"), "{refused}");
+        }
+        assert!(refusal(Raw { whip: Some("https://x/".into()), ..raw() }).contains("one place"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! daemon -> pulse::PulseSource -> intake -> silence -> codec::Encoder -> queue -> publish -> webrtc::Peer -> node
 //! daemon <- pulse::PulseSink <- mixer <- voice (jitter, codec::Decoder) <- playout <------- webrtc::Peer <- node
 //!                                                         session: joins, offers, and starts again after any loss
+//!                                                         whip: the same for a WHIP server, without voices
 //! ```
 //!
 //! Capture runs whether somebody listens or not, every queue on the way drops its oldest sound when it is full, and
@@ -42,6 +43,7 @@ pub mod stretch;
 pub mod synthetic;
 pub mod voice;
 pub mod webrtc;
+pub mod whip;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -56,7 +58,7 @@ use tokio::task::JoinSet;
 use capture::{Capture, CaptureSettings};
 use change::Controls;
 pub use config::Args;
-use config::{ConfigError, DeviceSettings, Settings};
+use config::{ConfigError, Destination, DeviceSettings, Settings};
 use devices::Inventory;
 use metrics::Metrics;
 use pcm::PcmSink;
@@ -68,9 +70,8 @@ use pulse::{PulseSink, PulseSource};
 use queue::DropOldest;
 use session::{Session, SessionSettings};
 use status::Status;
+use whip::{Publication, WhipSettings};
 
-/// Capture and playback may each be busy while the network task runs.
-const THREADS: usize = 2;
 /// Fills of the virtual microphone between two looks at the voices' counters: about a second.
 const FILLS_PER_REPORT: u32 = 64;
 
@@ -113,13 +114,9 @@ pub fn probe(args: &Args) -> Result<Findings, RunError> {
     Ok(runtime()?.block_on(probe::probe(&settings)))
 }
 
+/// One thread: all of it is a few percent of a core, and a second thread costs more in waking it than it takes over.
 fn runtime() -> Result<tokio::runtime::Runtime, RunError> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .thread_name("bridge")
-        .enable_all()
-        .build()
-        .map_err(RunError::Setup)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Setup)
 }
 
 async fn bridge(settings: Settings) -> Result<(), RunError> {
@@ -176,29 +173,34 @@ fn spawn(
     let source = PulseSource::new(record, Arc::clone(status), Arc::clone(metrics));
     tasks.spawn(capture::run(source, capture, controls.encode.subscribe()));
 
-    let playout = Arc::clone(&controls.playout);
-    let playback = PlaybackSettings { pulse: settings.pulse.clone(), sink: settings.sink.clone() };
-    let sink = PulseSink::new(playback, Arc::clone(status), Arc::clone(metrics));
-    tasks.spawn(play(sink, Arc::clone(&playout), Arc::clone(status), Arc::clone(metrics)));
-
     let trust = match &settings.trust {
         Some(path) => {
             Trust::Roots(std::fs::read(path).map_err(|source| RunError::Trust { path: path.clone(), source })?)
         }
         None => Trust::System,
     };
-    let session_settings = SessionSettings {
-        url: settings.signaling.clone(),
-        token: settings.token.clone(),
-        trust,
-        ssrc: rand::random(),
-        ice_servers: settings.ice_servers.clone(),
-    };
-    let speakers = Arc::clone(&controls.speakers);
-    let (session, outlet) =
-        Session::new(session_settings, playout, speakers, Arc::clone(status), Arc::clone(metrics));
-    tasks.spawn(publish::run(queue, outlet, settings.redundancy, Arc::clone(metrics)));
-    Ok(tokio::spawn(session.run(stopped)))
+    let (ssrc, ice_servers) = (rand::random(), settings.ice_servers.clone());
+    match &settings.destination {
+        Destination::Room { url, token } => {
+            let playout = Arc::clone(&controls.playout);
+            let playback = PlaybackSettings { pulse: settings.pulse.clone(), sink: settings.sink.clone() };
+            let sink = PulseSink::new(playback, Arc::clone(status), Arc::clone(metrics));
+            tasks.spawn(play(sink, Arc::clone(&playout), Arc::clone(status), Arc::clone(metrics)));
+            let session_settings =
+                SessionSettings { url: url.clone(), token: token.clone(), trust, ssrc, ice_servers };
+            let speakers = Arc::clone(&controls.speakers);
+            let (session, outlet) =
+                Session::new(session_settings, playout, speakers, Arc::clone(status), Arc::clone(metrics));
+            tasks.spawn(publish::run(queue, outlet, settings.redundancy, Arc::clone(metrics)));
+            Ok(tokio::spawn(session.run(stopped)))
+        }
+        Destination::Whip { url, token } => {
+            let whip_settings = WhipSettings { url: url.clone(), token: token.clone(), trust, ssrc, ice_servers };
+            let (publication, outlet) = Publication::new(whip_settings, Arc::clone(status), Arc::clone(metrics));
+            tasks.spawn(publish::run(queue, outlet, settings.redundancy, Arc::clone(metrics)));
+            Ok(tokio::spawn(publication.run(stopped)))
+        }
+    }
 }
 
 /// Gives the sink what it asks for, for ever.

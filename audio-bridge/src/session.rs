@@ -182,11 +182,7 @@ impl Session {
         {
             return Ok(resume.credential.clone());
         }
-        let token = match &self.settings.token {
-            TokenSource::Value(token) => token.clone(),
-            TokenSource::File(path) => admin::Secret::from_file(path)?,
-        };
-        Ok(Credential::Token(token.expose().to_owned()))
+        Ok(Credential::Token(self.settings.token.read()?.expose().to_owned()))
     }
 
     async fn welcomed(&mut self, welcome: &Welcome) {
@@ -231,7 +227,7 @@ impl Session {
         let ice_servers: Vec<IceServer> =
             // The node's own addresses need no STUN server; one of our environment is somebody's wish.
             self.settings.ice_servers.iter().chain(self.ice_servers.iter().filter(|s| s.credential.is_some())).cloned().collect();
-        let (peer, offer) = Peer::offer(self.settings.ssrc, &ice_servers, Arc::clone(&self.playout)).await?;
+        let (peer, offer) = Peer::offer(self.settings.ssrc, &ice_servers, Some(Arc::clone(&self.playout))).await?;
         let peer = Arc::new(peer);
         let answered = async {
             let answer = client.offer(offer.sdp, offer.media).await?;
@@ -340,7 +336,7 @@ impl Session {
     }
 }
 
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     // A sender that is gone means the same.
     drop(shutdown.wait_for(|stop| *stop).await);
 }
@@ -350,7 +346,7 @@ fn is_lost(peer: &Peer) -> bool {
 }
 
 /// Reports the state of a media connection until it is lost, or does not come up in time. Says whether it was up.
-async fn follow(peer: Arc<Peer>, status: Arc<Status>, metrics: Arc<Metrics>) -> bool {
+pub(crate) async fn follow(peer: Arc<Peer>, status: Arc<Status>, metrics: Arc<Metrics>) -> bool {
     let mut state = peer.state();
     let mut was_up = false;
     loop {

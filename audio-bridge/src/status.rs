@@ -150,6 +150,16 @@ impl Status {
         }
     }
 
+    /// A WHIP server took our offer.
+    pub fn published(&self, host: &str) {
+        let mut report = self.lock();
+        report.signaling_error = None;
+        if report.signaling != SignalingState::Joined {
+            report.signaling = SignalingState::Joined;
+            tracing::info!(host, "Publishing to a WHIP server");
+        }
+    }
+
     pub fn signaling_failed(&self, failure: &(dyn std::error::Error + 'static)) {
         self.lock().signaling = SignalingState::Connecting;
         self.signaling_refused(failure);

@@ -1,4 +1,4 @@
-//! The media connection: one offer with program sound to send and speech slots to receive, SRTP with AES-GCM only. The
+//! The media connection: one offer with program sound to send and, in a room, speech slots to receive, SRTP with AES-GCM only. The
 //! only file that names the WebRTC library. Signalling is not its business, nor when to connect again.
 //!
 //! The node is ICE-lite and needs no candidates of ours; sockets are bound to every interface and to loopback, so that
@@ -108,19 +108,20 @@ impl std::fmt::Debug for Peer {
 }
 
 impl Peer {
-    /// Prepares a connection that sends the stream `ssrc` and plays what it receives into `playout`.
+    /// Prepares a connection that sends the stream `ssrc` and plays what it receives into `voices`; without them it only sends.
     pub async fn offer(
         ssrc: u32,
         ice_servers: &[IceServer],
-        playout: Arc<Mutex<Playout>>,
+        voices: Option<Arc<Mutex<Playout>>>,
     ) -> Result<(Self, Offer), PeerError> {
         let (state_writer, state) = watch::channel(PeerState::Connecting);
         let (gathered_writer, mut gathered) = watch::channel(false);
-        let handler = Handler { state: state_writer, gathered: gathered_writer, playout };
+        let slots = if voices.is_some() { SPEECH_SLOTS } else { 0 };
+        let handler = Handler { state: state_writer, gathered: gathered_writer, voices };
         let loss = Loss::default();
         let connection = connect(ice_servers, Reports::new(ssrc, loss.clone()), handler).await?;
         let program = program_track(ssrc);
-        add_media(connection.as_ref(), &program).await?;
+        add_media(connection.as_ref(), &program, slots).await?;
         let peer = Self { connection, program, ssrc, state, takes_red: AtomicBool::new(false), loss };
 
         let offer = peer.connection.create_offer(None).await.map_err(refused("create an offer"))?;
@@ -211,7 +212,11 @@ async fn connect(
     Ok(Arc::new(connection))
 }
 
-async fn add_media(connection: &dyn PeerConnection, program: &Arc<TrackLocalStaticRTP>) -> Result<(), PeerError> {
+async fn add_media(
+    connection: &dyn PeerConnection,
+    program: &Arc<TrackLocalStaticRTP>,
+    slots: usize,
+) -> Result<(), PeerError> {
     let direction =
         |direction| Some(RTCRtpTransceiverInit { direction, streams: Vec::new(), send_encodings: Vec::new() });
     let track: Arc<dyn TrackLocal> = Arc::<TrackLocalStaticRTP>::clone(program);
@@ -219,7 +224,7 @@ async fn add_media(connection: &dyn PeerConnection, program: &Arc<TrackLocalStat
         .add_transceiver_from_track(track, direction(RTCRtpTransceiverDirection::Sendonly))
         .await
         .map_err(refused("send program sound"))?;
-    for _ in 0..SPEECH_SLOTS {
+    for _ in 0..slots {
         connection
             .add_transceiver_from_kind(RtpCodecKind::Audio, direction(RTCRtpTransceiverDirection::Recvonly))
             .await
@@ -300,7 +305,7 @@ fn local_addresses() -> Vec<String> {
 struct Handler {
     state: watch::Sender<PeerState>,
     gathered: watch::Sender<bool>,
-    playout: Arc<Mutex<Playout>>,
+    voices: Option<Arc<Mutex<Playout>>>,
 }
 
 #[async_trait::async_trait]
@@ -330,7 +335,9 @@ impl PeerConnectionEventHandler for Handler {
     }
 
     async fn on_track(&self, track: Arc<dyn TrackRemote>) {
-        tokio::spawn(receive(track, Arc::clone(&self.playout)));
+        if let Some(voices) = &self.voices {
+            tokio::spawn(receive(track, Arc::clone(voices)));
+        }
     }
 }
 
@@ -388,8 +395,7 @@ mod tests {
     async fn a_connection_is_made_whatever_the_servers_are() {
         let (state, _) = watch::channel(PeerState::Connecting);
         let (gathered, _) = watch::channel(false);
-        let playout = Arc::new(Mutex::new(Playout::default()));
-        let handler = Handler { state, gathered, playout };
+        let handler = Handler { state, gathered, voices: None };
         let servers =
             [server(&["turns:[::1"], Some("x")), server(&["turn:r:3478?transport=tcp"], None), server(&[], None)];
         assert!(connect(&servers, Reports::new(1, Loss::default()), handler).await.is_ok());

@@ -143,7 +143,7 @@ impl Node {
 
 async fn call(node: &mut Node) -> (Peer, Arc<Mutex<Playout>>) {
     let playout = Arc::new(Mutex::new(Playout::default()));
-    let (peer, offer) = Peer::offer(PROGRAM_SSRC, &[], Arc::clone(&playout)).await.expect("offers");
+    let (peer, offer) = Peer::offer(PROGRAM_SSRC, &[], Some(Arc::clone(&playout))).await.expect("offers");
     assert_eq!(offer.media.iter().filter(|media| media.use_ == MediaRole::Program).count(), 1);
     let answer = node.answer(offer.sdp).await;
     peer.answer(answer).await.expect("takes the answer");

@@ -84,11 +84,14 @@ describe('bridge', () => {
   it('the profile changes while it runs and the listeners go on hearing', async () => {
     for (const [profile, rate] of [['instant', 200], ['thrift', 50], ['studio', 100], ['music', 100]]) {
       assert.equal((await admin('/v1/encode', { profile })).status, 200);
-      await pause(300);
-      const before = await sent();
-      await pause(2000);
-      const packets = ((await sent()) - before) / 2;
-      assert.ok(Math.abs(packets / rate - 1) < 0.3, `${profile}: ${packets} packets a second`);
+      // Rates differ by two, so a machine that does not keep pace is told from a profile that was not taken up.
+      await eventually(`${profile} has ${rate} packets a second`, async () => {
+        const [from, before] = [performance.now(), await sent()];
+        await pause(1000);
+        const packets = ((await sent()) - before) * 1000 / (performance.now() - from);
+        if (Math.abs(Math.log2(packets / rate)) > 0.5) throw new Error(`${packets} packets a second`);
+        return true;
+      }, 30_000);
       await people[0].hears([BEN_HZ, DESKTOP_HZ]);
     }
     assert.equal((await admin('/v1/encode', { frame_ms: 7 })).status, 422);
@@ -98,14 +101,17 @@ describe('bridge', () => {
     const nft = (...words) => execFileSync('nft', words);
     nft('add', 'table', 'inet', 'loss');
     nft('add', 'chain', 'inet', 'loss', 'in', '{ type filter hook input priority 0; }');
-    // DTLS and STUN pass: only what looks like RTP is lost (RFC 7983: the first byte is 128 to 191).
-    nft('add', 'rule', 'inet', 'loss', 'in', `udp dport ${stack.media}-${stack.media + 7} @th,64,8 >= 128 @th,64,8 <= 191 numgen random mod 100 < 15 drop`);
+    // DTLS and STUN pass: only what looks like RTP is lost (RFC 7983: the first byte is 128 to 191). And only the bridge's:
+    // aiortc, which speaks and listens here, has neither redundancy nor concealment.
+    const ports = portsOf(stack.ready.processes[BRIDGE]).join(', ');
+    nft('add', 'rule', 'inet', 'loss', 'in', `udp sport { ${ports} } udp dport ${stack.media}-${stack.media + 7} @th,64,8 >= 128 @th,64,8 <= 191 numgen random mod 100 < 15 drop`);
     try {
       await eventually('two blocks of redundancy', async () => {
         const { bridge_red_blocks: blocks, bridge_uplink_loss_ratio: loss } = await stack.metrics(BRIDGE);
-        return blocks === 2 && loss > 0.05;
-      }, 20_000);
-      await people[0].hears([BEN_HZ, DESKTOP_HZ]);
+        if (blocks !== 2 || loss <= 0) throw new Error(`${blocks} blocks at ${loss} lost`);
+        return true;
+      }, 60_000);
+      await people[0].hears([BEN_HZ, DESKTOP_HZ], 60_000);
     } finally {
       nft('delete', 'table', 'inet', 'loss');
     }
@@ -131,3 +137,9 @@ describe('bridge', () => {
     assert.ok((await stack.metrics(BRIDGE)).bridge_queue_milliseconds <= 40);
   });
 });
+
+/// UDP ports of a process.
+function portsOf(pid) {
+  const lines = execFileSync('ss', ['-Huanp']).toString().split('\n').filter((line) => line.includes(`pid=${pid},`));
+  return lines.map((line) => line.trim().split(/\s+/)[3].replace(/.*:/, ''));
+}

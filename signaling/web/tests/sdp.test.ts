@@ -46,9 +46,14 @@ describe("offer", () => {
     assert.equal(lines[at - 1], "a=rtpmap:109 opus/48000/2");
   });
 
-  it("leaves speech as the browser wrote it", () => {
-    const before = section(CHROMIUM, "1");
-    assert.deepEqual(section(prepareOffer(CHROMIUM, USES), "1"), before);
+  it("leaves the own microphone as the browser wrote it", () => {
+    const before = section(CHROMIUM, "0");
+    assert.deepEqual(section(prepareOffer(CHROMIUM, USES), "0"), before);
+  });
+
+  it("takes voices in stereo, which a music microphone sends", () => {
+    const opus = section(prepareOffer(CHROMIUM, USES), "1").filter((line) => line.startsWith("a=fmtp:111 "));
+    assert.deepEqual(opus, ["a=fmtp:111 minptime=10;useinbandfec=1;stereo=1"]);
   });
 
   it("takes the stereo that Firefox writes everywhere out of speech", () => {

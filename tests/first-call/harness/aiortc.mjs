@@ -45,7 +45,7 @@ export class Aiortc {
   }
 }
 
-function python() {
+export function python() {
   const target = process.env.CARGO_TARGET_DIR ?? path.join(REPOSITORY, 'target');
   const own = path.join(target, 'venv/bin/python');
   return process.env.PYTHON ?? (existsSync(own) ? own : 'python3');

@@ -64,6 +64,7 @@ function install(config, analyse) {
     return nativeSend.call(this, data);
   };
 
+  const microphones = [];
   if (navigator.mediaDevices) {
     const native = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
     const oscillators = () => {
@@ -80,8 +81,9 @@ function install(config, analyse) {
     };
     navigator.mediaDevices.getUserMedia = async (constraints = {}) => {
       if (!constraints.audio) return native(constraints);
-      if (config.tone) return oscillators();
       const asked = typeof constraints.audio === 'object' ? constraints.audio : {};
+      microphones.push(asked);
+      if (config.tone) return oscillators();
       const plain = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
       return native({ ...constraints, audio: { ...asked, ...plain } });
     };
@@ -130,6 +132,9 @@ function install(config, analyse) {
     /// States of all tracks that sharing ever gave: `live` or `ended`.
     captured: () => captured.map(({ readyState }) => readyState),
 
+    /// What the page asked each microphone to be.
+    microphones: () => microphones,
+
     timeline: () => connections.at(-1)?.__times,
 
     /// How long every receiver holds sound back at least; null leaves it to the browser.
@@ -177,6 +182,18 @@ function install(config, analyse) {
       }));
     },
 
+    /// Bits a second of payload that the page sends, over so many seconds.
+    async sentBits(seconds) {
+      const bytes = async () => {
+        const reports = await Promise.all(connections.map((connection) => connection.getStats()));
+        return reports.flatMap((report) => [...report.values()]).filter(({ type }) => type === 'outbound-rtp')
+          .reduce((sum, { bytesSent }) => sum + bytesSent, 0);
+      };
+      const [before, from] = [await bytes(), performance.now()];
+      await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+      return ((await bytes()) - before) * 8000 / (performance.now() - from);
+    },
+
     async inbound() {
       const out = {};
       for (const connection of connections) {
@@ -188,6 +205,10 @@ function install(config, analyse) {
             concealed: report.concealedSamples,
             silent: report.silentConcealedSamples,
             total: report.totalSamplesReceived,
+            // Sums over all samples that left the jitter buffer, in seconds.
+            held_s: report.jitterBufferDelay,
+            wanted_s: report.jitterBufferTargetDelay,
+            emitted: report.jitterBufferEmittedCount,
           };
         }
       }

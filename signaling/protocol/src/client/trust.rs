@@ -49,7 +49,8 @@ impl Trust {
         Ok(Self::Pinned(Sha256::digest(&certificate).into()))
     }
 
-    pub(super) fn client_config(&self) -> Result<Arc<ClientConfig>, TrustError> {
+    /// For TLS connections to servers that are trusted so.
+    pub fn client_config(&self) -> Result<Arc<ClientConfig>, TrustError> {
         // Named here, because a process may link more than one provider and then has no default.
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder =

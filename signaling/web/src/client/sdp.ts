@@ -12,6 +12,9 @@ export const PROGRAM_BITRATE = 128_000;
 
 const STEREO: OpusParameters = { stereo: "1", "sprop-stereo": "1", maxaveragebitrate: String(PROGRAM_BITRATE) };
 
+/** A voice comes in mono, or in stereo from a music microphone; without this that would be played in mono. */
+const VOICES: OpusParameters = { useinbandfec: "1", stereo: "1", "sprop-stereo": null };
+
 /** Firefox asks for stereo everywhere; speech is mono, and the answer's stereo would make the sender spend twice the rate. */
 const SPEECH: OpusParameters = { useinbandfec: "1", stereo: null, "sprop-stereo": null };
 
@@ -22,8 +25,9 @@ export function prepareOffer(sdp: string, uses: ReadonlyMap<string, MediaRole>):
       case "program":
       case "program_slot":
         return STEREO;
-      case "mic":
       case "speech_slot":
+        return VOICES;
+      case "mic":
         return SPEECH;
       case undefined:
         return null;

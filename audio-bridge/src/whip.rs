@@ -1,0 +1,193 @@
+//! Publishing to any WHIP server (RFC 9725) instead of a Carillon room: one offer by POST, the answer in its reply, DELETE at
+//! the end, and all of it again whenever the server or the media connection is lost. One way only: a WHIP server has no
+//! voices to play. It offers with all its candidates and changes no session, so it needs neither PATCH nor ETag.
+
+mod http;
+mod reply;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::Method;
+use signaling_protocol::IceServer;
+use signaling_protocol::client::Trust;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use url::Url;
+
+use crate::backoff::Backoff;
+use crate::config::TokenSource;
+use crate::metrics::Metrics;
+use crate::session::{Outlet, follow, stopped};
+use crate::status::{MediaState, Status};
+use crate::webrtc::{Peer, PeerError};
+use http::HttpError;
+use reply::{Created, Refusal, Verdict};
+
+/// More is a circle.
+const REDIRECTS_MAX: usize = 5;
+/// Between attempts after a refusal that stays until somebody changes something, such as the token's file.
+const LASTING: Duration = Duration::from_secs(15);
+const GOODBYE: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug)]
+pub struct WhipSettings {
+    /// The endpoint, `http://` or `https://`.
+    pub url: Url,
+    /// There are endpoints whose URL is the secret.
+    pub token: Option<TokenSource>,
+    pub trust: Trust,
+    /// The stream of desktop sound, the same for the life of the process.
+    pub ssrc: u32,
+    /// Servers of our own environment, beside those that the endpoint names.
+    pub ice_servers: Vec<IceServer>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum WhipError {
+    #[error("WHIP")]
+    Http(#[from] HttpError),
+    #[error("WHIP")]
+    Refused(#[from] Refusal),
+    #[error("WHIP server redirects in circles")]
+    Circle,
+    #[error("media")]
+    Peer(#[from] PeerError),
+    #[error("token")]
+    Token(#[from] admin::SecretError),
+    #[error("media connection was lost")]
+    MediaLost,
+    #[error(
+        "media connection did not come up: UDP may be blocked, or the server cannot be reached at its candidates"
+    )]
+    MediaNeverUp,
+}
+
+/// Publishes for ever.
+#[derive(Debug)]
+pub struct Publication {
+    settings: WhipSettings,
+    status: Arc<Status>,
+    metrics: Arc<Metrics>,
+    outlet: watch::Sender<Option<Arc<Peer>>>,
+    /// What the server has of us and must be told to forget.
+    session: Option<Url>,
+    /// As the endpoint named them last.
+    ice_servers: Vec<IceServer>,
+    backoff: Backoff,
+}
+
+impl Publication {
+    #[must_use]
+    pub fn new(settings: WhipSettings, status: Arc<Status>, metrics: Arc<Metrics>) -> (Self, Outlet) {
+        let (outlet, receiver) = watch::channel(None);
+        let backoff = Backoff::signaling();
+        let (session, ice_servers) = (None, Vec::new());
+        (Self { settings, status, metrics, outlet, session, ice_servers, backoff }, receiver)
+    }
+
+    /// Publishes until `shutdown` says so, then ends the session.
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        loop {
+            let failure = tokio::select! {
+                failure = self.publish() => failure,
+                () = stopped(&mut shutdown) => break,
+            };
+            self.metrics.signaling_reconnects.inc();
+            self.status.signaling_failed(&failure);
+            self.end().await;
+            let wait = self.after(&failure);
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stopped(&mut shutdown) => break,
+            }
+        }
+        // The server notices anyway; this only is faster.
+        let _ = timeout(GOODBYE, self.end()).await;
+    }
+
+    /// One session, from the offer to its loss.
+    async fn publish(&mut self) -> WhipError {
+        match self.offer().await {
+            Ok(peer) => {
+                let was_up = follow(peer, Arc::clone(&self.status), Arc::clone(&self.metrics)).await;
+                if !was_up {
+                    return WhipError::MediaNeverUp;
+                }
+                self.backoff.reset();
+                WhipError::MediaLost
+            }
+            Err(error) => error,
+        }
+    }
+
+    async fn offer(&mut self) -> Result<Arc<Peer>, WhipError> {
+        let token = self.settings.token.as_ref().map(TokenSource::read).transpose()?;
+        let token = token.as_ref().map(admin::Secret::expose);
+        if self.ice_servers.is_empty() {
+            self.ice_servers = self.named_servers(token).await;
+        }
+        let ice_servers: Vec<IceServer> =
+            self.settings.ice_servers.iter().chain(&self.ice_servers).cloned().collect();
+        let (peer, offer) = Peer::offer(self.settings.ssrc, &ice_servers, None).await?;
+        let peer = Arc::new(peer);
+        let answered = async {
+            let Created { answer, session, ice_servers } = self.post(token, &offer.sdp).await?;
+            self.session = session;
+            self.ice_servers = ice_servers;
+            peer.answer(answer).await?;
+            Ok::<(), WhipError>(())
+        };
+        if let Err(error) = answered.await {
+            peer.close().await;
+            return Err(error);
+        }
+        self.status.published(self.settings.url.host_str().unwrap_or_default());
+        self.outlet.send_replace(Some(Arc::clone(&peer)));
+        Ok(peer)
+    }
+
+    /// Offers, where the endpoint sends us. The token goes along: a server that spreads its load sends its clients to others.
+    async fn post(&self, token: Option<&str>, sdp: &str) -> Result<Created, WhipError> {
+        let mut url = self.settings.url.clone();
+        for _ in 0..=REDIRECTS_MAX {
+            let reply = http::exchange(Method::POST, &url, token, Some(sdp.to_owned()), &self.settings.trust).await?;
+            match reply::read(reply, &url)? {
+                Verdict::Created(created) => return Ok(created),
+                Verdict::Elsewhere(next) => url = next,
+            }
+        }
+        Err(WhipError::Circle)
+    }
+
+    /// The relays that some endpoints name in advance (RFC 9725 section 4.6): our candidates are gathered before the offer is
+    /// posted. Most know no such question, which is no fault.
+    async fn named_servers(&self, token: Option<&str>) -> Vec<IceServer> {
+        match http::exchange(Method::OPTIONS, &self.settings.url, token, None, &self.settings.trust).await {
+            Ok(reply) if reply.status.is_success() => reply::ice_servers(&reply.headers),
+            Ok(_) | Err(_) => Vec::new(),
+        }
+    }
+
+    fn after(&mut self, failure: &WhipError) -> Duration {
+        let wait = self.backoff.next(rand::random());
+        let WhipError::Refused(refusal) = failure else { return wait };
+        let lasting = if refusal.is_lasting() { LASTING } else { Duration::ZERO };
+        wait.max(lasting).max(refusal.retry_after().unwrap_or_default())
+    }
+
+    /// Closes what stands and tells the server.
+    async fn end(&mut self) {
+        if let Some(peer) = self.outlet.send_replace(None) {
+            peer.close().await;
+            self.status.media(MediaState::Disconnected);
+        }
+        let Some(session) = self.session.take() else { return };
+        let token = self.settings.token.as_ref().and_then(|token| token.read().ok());
+        let token = token.as_ref().map(admin::Secret::expose);
+        match http::exchange(Method::DELETE, &session, token, None, &self.settings.trust).await {
+            Ok(reply) => tracing::debug!(status = reply.status.as_u16(), "Ended the WHIP session"),
+            Err(error) => tracing::debug!(%error, "Could not end the WHIP session"),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! One HTTP exchange with a WHIP server: a connection of its own, a time limit, limits of size, TLS where the URL says so. It
+//! neither follows redirects nor knows what WHIP is. Requests are minutes apart, so no connection is kept.
+
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use signaling_protocol::client::{Trust, TrustError};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use url::Url;
+
+/// From the name look-up to the last byte of the answer.
+const EXCHANGE_MAX: Duration = Duration::from_secs(10);
+/// An answer has one m-line and some candidates: a few KiB.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+const HEADER_BYTES_MAX: usize = 32 * 1024;
+const HEADERS_MAX: usize = 64;
+const SDP: HeaderValue = HeaderValue::from_static("application/sdp");
+
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    #[error("server cannot be reached: {0}")]
+    Unreachable(std::io::ErrorKind),
+    #[error("TLS with the server: {0}")]
+    Tls(std::io::Error),
+    #[error("certificates")]
+    Trust(#[from] TrustError),
+    #[error("server did not answer within {} s", EXCHANGE_MAX.as_secs())]
+    Timeout,
+    #[error("server does not answer in HTTP as it should")]
+    NotHttp(#[source] hyper::Error),
+    #[error("answer is longer than {} KiB", BODY_BYTES_MAX / 1024)]
+    TooLong,
+    #[error("answer is not text")]
+    NotText,
+    #[error("token or URL cannot stand in a request")]
+    BadRequest,
+}
+
+/// What the server answered, whole.
+#[derive(Clone, Debug)]
+pub(super) struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+/// Asks once. A `body` is SDP.
+pub(super) async fn exchange(
+    method: Method,
+    url: &Url,
+    token: Option<&str>,
+    body: Option<String>,
+    trust: &Trust,
+) -> Result<Reply, HttpError> {
+    let request = request(method, url, token, body)?;
+    timeout(EXCHANGE_MAX, connect_and_ask(url, request, trust)).await.map_err(|_| HttpError::Timeout)?
+}
+
+fn request(method: Method, url: &Url, token: Option<&str>, body: Option<String>) -> Result<Request<Body>, HttpError> {
+    let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
+    let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
+    let mut request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header(HOST, host)
+        .header(USER_AGENT, concat!("carillon-audio-bridge/", env!("CARGO_PKG_VERSION")));
+    if let Some(token) = token {
+        let bearer = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| HttpError::BadRequest)?;
+        request = request.header(AUTHORIZATION, sensitive(bearer));
+    }
+    if body.is_some() {
+        request = request.header(CONTENT_TYPE, SDP).header(ACCEPT, SDP);
+    }
+    request.body(body.map_or_else(Body::empty, Body::from)).map_err(|_| HttpError::BadRequest)
+}
+
+fn sensitive(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
+}
+
+async fn connect_and_ask(url: &Url, request: Request<Body>, trust: &Trust) -> Result<Reply, HttpError> {
+    // Brackets belong to the URL's form of an IPv6 address, not to the address.
+    let host = url.host_str().ok_or(HttpError::BadRequest)?.trim_start_matches('[').trim_end_matches(']');
+    let port = url.port_or_known_default().ok_or(HttpError::BadRequest)?;
+    let stream = TcpStream::connect((host, port)).await.map_err(|error| HttpError::Unreachable(error.kind()))?;
+    if url.scheme() != "https" {
+        return ask(stream, request).await;
+    }
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| HttpError::BadRequest)?;
+    let connector = TlsConnector::from(trust.client_config()?);
+    ask(connector.connect(name, stream).await.map_err(HttpError::Tls)?, request).await
+}
+
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Body>,
+) -> Result<Reply, HttpError> {
+    let (mut sender, connection) = http1::Builder::new()
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(HttpError::NotHttp)?;
+    let whole = async move {
+        let (head, body) = sender.send_request(request).await.map_err(HttpError::NotHttp)?.into_parts();
+        let bytes = to_bytes(Body::new(body), BODY_BYTES_MAX).await.map_err(|_| HttpError::TooLong)?;
+        let body = String::from_utf8(bytes.into()).map_err(|_| HttpError::NotText)?;
+        Ok(Reply { status: head.status, headers: head.headers, body })
+    };
+    tokio::pin!(whole);
+    // The connection does the reading and writing; its end may come before we have taken all that it read.
+    tokio::select! {
+        biased;
+        reply = &mut whole => reply,
+        _ = connection => whole.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that says this to whoever comes and shows what it was asked.
+    async fn said(answer: Vec<u8>) -> (Result<Reply, HttpError>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let url = Url::parse(&format!("http://{}/whip/a?b=c", listener.local_addr().expect("bound"))).expect("a URL");
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            let mut asked = vec![0; 4096];
+            let read = stream.read(&mut asked).await.expect("reads");
+            // Who refuses an answer closes while it still comes.
+            drop(stream.write_all(&answer).await);
+            String::from_utf8_lossy(&asked[..read]).into_owned()
+        });
+        let reply = exchange(Method::POST, &url, Some("key"), Some("v=0\r\n".to_owned()), &Trust::System).await;
+        (reply, server.await.expect("ends"))
+    }
+
+    #[tokio::test]
+    async fn an_offer_is_posted_as_the_standard_says() {
+        let (reply, asked) =
+            said(b"HTTP/1.1 201 Created\r\nlocation: /s/1\r\ncontent-length: 5\r\n\r\nv=0\r\n".to_vec()).await;
+        let reply = reply.expect("answered");
+        assert_eq!((reply.status, reply.body.as_str()), (StatusCode::CREATED, "v=0\r\n"));
+        assert_eq!(reply.headers["location"], "/s/1");
+        assert!(asked.starts_with("POST /whip/a?b=c HTTP/1.1\r\n"), "{asked}");
+        for line in ["authorization: Bearer key", "content-type: application/sdp", "host: 127.0.0.1:"] {
+            assert!(asked.contains(line), "{asked}");
+        }
+    }
+
+    #[tokio::test]
+    async fn hostile_answers_are_errors() {
+        let endless_headers = [b"HTTP/1.1 201 Created\r\n".to_vec(), b"x: y\r\n".repeat(20_000)].concat();
+        let long_header = [b"HTTP/1.1 201 Created\r\nx: ".to_vec(), vec![b'y'; 1 << 20]].concat();
+        let long_body = [b"HTTP/1.1 201 Created\r\n\r\n".to_vec(), vec![b'y'; 1 << 20]].concat();
+        let lying = b"HTTP/1.1 201 Created\r\ncontent-length: 100000\r\n\r\nshort".to_vec();
+        let not_text = b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n\xff\xfe".to_vec();
+        for answer in
+            [endless_headers, long_header, long_body, lying, not_text, b"SSH-2.0-x\r\n".to_vec(), Vec::new()]
+        {
+            let start = String::from_utf8_lossy(&answer[..answer.len().min(40)]).into_owned();
+            let (reply, _) = said(answer).await;
+            assert!(reply.is_err(), "{start:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_that_would_be_two_headers_is_refused() {
+        let url = Url::parse("http://127.0.0.1:9/").expect("a URL");
+        let refused = exchange(Method::POST, &url, Some("a\r\nx: y"), None, &Trust::System).await;
+        assert!(matches!(refused, Err(HttpError::BadRequest)), "{refused:?}");
+    }
+}
