@@ -254,8 +254,8 @@ pub enum ConfigError {
     NoToken,
     #[error("keys token and token_file are both given; one is enough")]
     TwoTokens,
-    #[error("key pulse_server: {0}")]
-    Server(#[from] AddressError),
+    #[error("key pulse_server (--pulse-server, BRIDGE_PULSE_SERVER or PULSE_SERVER) is {value:?}: {source}")]
+    Server { value: String, source: AddressError },
     #[error("key {key} must name one device, not {name:?}: a default device may be the microphone")]
     Device { key: &'static str, name: String },
     #[error("key {0}")]
@@ -354,9 +354,9 @@ pub fn pulse(
     server: Option<String>,
     cookie: Option<PathBuf>,
     environment: &Surroundings,
-) -> Result<PulseSettings, AddressError> {
+) -> Result<PulseSettings, ConfigError> {
     let server = match server.or_else(|| environment.server.clone()) {
-        Some(server) => server.parse()?,
+        Some(value) => value.parse().map_err(|source| ConfigError::Server { value, source })?,
         None => ServerAddress::of_this_user(environment.runtime_dir.as_deref()),
     };
     let cookie = cookie

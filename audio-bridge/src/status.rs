@@ -4,6 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use admin::Readiness;
+use admin::failure::in_full;
 use serde::Serialize;
 
 /// Parts of `/readyz`.
@@ -125,7 +126,7 @@ impl Status {
 
     /// The connection to the daemon failed and will be tried again.
     pub fn device_failed(&self, side: StreamSide, failure: &(dyn std::error::Error + 'static)) {
-        let reason = chain(failure);
+        let reason = in_full(failure);
         let mut report = self.lock();
         let (current, error, device) = report.device(side);
         *current = DeviceState::Connecting;
@@ -167,7 +168,7 @@ impl Status {
 
     /// Signalling is there and refuses for now.
     pub fn signaling_refused(&self, failure: &(dyn std::error::Error + 'static)) {
-        let reason = chain(failure);
+        let reason = in_full(failure);
         let mut report = self.lock();
         if report.signaling_error.as_ref() != Some(&reason) {
             tracing::warn!(reason, "Signalling failed; trying again until it works");
@@ -221,12 +222,6 @@ impl StreamSide {
             Self::Playback => "Virtual microphone",
         }
     }
-}
-
-/// The error and its causes in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use sfu_core::Certificate;
 pub enum CertificateError {
     #[error("certificate cannot be made: {0}")]
     Generate(#[from] rcgen::Error),
-    #[error("{} is not a readable PEM file with {what}: {source}", path.display())]
-    File { path: PathBuf, what: &'static str, source: rustls_pki_types::pem::Error },
+    #[error("--{} (key {key}): {} is not a readable PEM file with {what}: {source}", key.replace('_', "-"), path.display())]
+    File { key: &'static str, path: PathBuf, what: &'static str, source: rustls_pki_types::pem::Error },
 }
 
 #[derive(Clone, Debug)]
@@ -34,9 +34,11 @@ impl Identity {
 
     pub(crate) fn from_files(certificate: &Path, key: &Path) -> Result<Self, CertificateError> {
         let certificate_der = CertificateDer::from_pem_file(certificate).map_err(|source| {
-            CertificateError::File { path: certificate.to_owned(), what: "a certificate", source }
+            let (key, path) = ("certificate", certificate.to_owned());
+            CertificateError::File { key, path, what: "a certificate", source }
         })?;
         let key_der = PrivatePkcs8KeyDer::from_pem_file(key).map_err(|source| CertificateError::File {
+            key: "private_key",
             path: key.to_owned(),
             what: "a PKCS#8 private key",
             source,
@@ -75,5 +77,6 @@ mod tests {
         assert_eq!(read.certificate.certificate_der, made.der().to_vec());
         let swapped = Identity::from_files(&key_file, &cert_file).unwrap_err().to_string();
         assert!(swapped.contains("key.pem") && swapped.contains("a certificate"), "{swapped}");
+        assert!(swapped.starts_with("--certificate (key certificate): "), "{swapped}");
     }
 }

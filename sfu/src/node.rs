@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use admin::Readiness;
+use admin::failure::port_remedy;
 use admin::server::{Limits as HttpLimits, Server};
 use sfu_control::MediaAddress;
 use sfu_core::{Limits, NodeConfig, ShardId};
@@ -30,9 +31,12 @@ const END_TIME_MAX: Duration = Duration::from_secs(4);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("media port {address} cannot be bound: {source}")]
+    #[error("media port {address} cannot be bound: {source}; {}", port_remedy(source, "port", "listen"))]
     Media { address: SocketAddr, source: io::Error },
-    #[error("{what} port {address} cannot be bound: {source}")]
+    #[error("ICE-TCP port {address} cannot be bound: {source}; {}", port_remedy(source, "port", "listen"))]
+    IceTcp { address: SocketAddr, source: io::Error },
+    /// `what` is the key as well.
+    #[error("{what} port {address} cannot be bound: {source}; {}", port_remedy(source, what, what))]
     Tcp { what: &'static str, address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Shard(#[from] shard::StartError),
@@ -213,7 +217,7 @@ fn bind_shard(config: &Config, address: SocketAddr) -> Result<Ports, StartError>
             Ok(listener) => return Ok((bound, Some(listener))),
             Err(error) if is_port_taken(&error) && address.port() == 0 && tries_left > 0 => {}
             Err(source) => {
-                return Err(StartError::Tcp { what: "ICE-TCP", address: bound.local_addr, source });
+                return Err(StartError::IceTcp { address: bound.local_addr, source });
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use admin::Readiness;
+use admin::failure::port_remedy;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -34,7 +35,8 @@ pub enum RunError {
     Logs(#[from] admin::logs::LogsError),
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
-    #[error("{port} port {address} cannot be opened: {source}")]
+    /// `port` is the key as well.
+    #[error("{port} port {address} cannot be opened: {source}; {}", port_remedy(source, port, port))]
     Bind { port: &'static str, address: SocketAddr, source: std::io::Error },
     #[error("runtime cannot start: {0}")]
     Runtime(#[source] std::io::Error),
@@ -86,13 +88,13 @@ impl Server {
             Connections::new(config.connections_max, config.connections_per_address_max, Arc::clone(&metrics));
         let (stop, stopping) = watch::channel(false);
 
-        let (listener, http) = bind("HTTP", config.http).await?;
+        let (listener, http) = bind("http", config.http).await?;
         tokio::spawn(listen::serve(listener, None, router.clone(), Arc::clone(&connections), stopping.clone()));
         let https = match config.https {
             None => None,
             Some((address, files)) => {
                 let acceptor = tls::acceptor(files, Arc::clone(&metrics))?;
-                let (listener, https) = bind("HTTPS", address).await?;
+                let (listener, https) = bind("https", address).await?;
                 tokio::spawn(listen::serve(listener, Some(acceptor), router, connections, stopping));
                 Some(https)
             }

@@ -22,13 +22,13 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("certificate file {} cannot be read: {source}", path.display())]
-    Unreadable { path: PathBuf, source: std::io::Error },
-    #[error("{} holds no certificate in PEM form", path.display())]
+    #[error("--{} (key {key}): file {} cannot be read: {source}", key.replace('_', "-"), path.display())]
+    Unreadable { key: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("--tls-cert (key tls_cert): {} holds no certificate in PEM form", path.display())]
     NoCertificate { path: PathBuf },
-    #[error("{} holds no private key in PEM form", path.display())]
+    #[error("--tls-key (key tls_key): {} holds no private key in PEM form", path.display())]
     NoKey { path: PathBuf },
-    #[error("certificate and key cannot be used: {0}")]
+    #[error("certificate and key of --tls-cert and --tls-key cannot be used: {0}")]
     Unusable(#[from] rustls::Error),
 }
 
@@ -107,7 +107,7 @@ async fn watch(files: Files, mut seen: [u8; 32], current: Arc<Current>, metrics:
 
 /// The pair and the digest of both files.
 fn load(files: &Files) -> Result<(CertifiedKey, [u8; 32]), TlsError> {
-    let (certificate, key) = (read(&files.certificate)?, read(&files.key)?);
+    let (certificate, key) = (read("tls_cert", &files.certificate)?, read("tls_key", &files.key)?);
     let chain = CertificateDer::pem_slice_iter(&certificate)
         .collect::<Result<Vec<_>, _>>()
         .ok()
@@ -120,6 +120,6 @@ fn load(files: &Files) -> Result<(CertifiedKey, [u8; 32]), TlsError> {
     Ok((pair, digest.into()))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })
+fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Unreadable { key, path: path.to_owned(), source })
 }

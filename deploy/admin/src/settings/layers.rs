@@ -18,6 +18,12 @@ pub(super) enum Origin {
 }
 
 impl Origin {
+    /// By the names that secrets have in our settings.
+    fn is_secret(&self) -> bool {
+        let (Self::File { key, .. } | Self::Environment { key, .. } | Self::Flag { key }) = self;
+        ["token", "secret", "key", "password", "user"].iter().any(|word| key.contains(word))
+    }
+
     /// How `key` is written in the same layer.
     pub(super) fn spelt(&self, key: &str) -> String {
         match self {
@@ -94,12 +100,52 @@ impl<'de> de::MapAccess<'de> for Entries {
             return Err(de::Error::custom("value asked for before its key"));
         };
         let result = match value {
-            Value::Toml(value) => seed.deserialize(value).map_err(|e| e.message().to_owned()),
-            Value::Text(text) => seed.deserialize(Text(text)).map_err(|e: Error| e.to_string()),
+            Value::Toml(value) => {
+                let got = value.to_string();
+                seed.deserialize(value).map_err(|e| with_value(&origin, in_words(e.message()), &got))
+            }
+            Value::Text(text) => {
+                let got = format!("{:?}", text.trim());
+                seed.deserialize(Text(text)).map_err(|e: Error| with_value(&origin, e.to_string(), &got))
+            }
         };
         result.map_err(|message| Error::Value { origin: origin.to_string(), message })
     }
 }
+
+/// serde names the types of Rust; a person reads what they hold.
+fn in_words(message: &str) -> String {
+    for (ty, holds) in HOLDS {
+        if let Some(before) = message.strip_suffix(&format!("expected {ty}")) {
+            return format!("{before}expected {holds}");
+        }
+    }
+    message.to_owned()
+}
+
+/// Some errors of parsers leave out what they could not read, some of serde's repeat it: the first is no help, the second
+/// must not happen to a secret.
+fn with_value(origin: &Origin, message: String, got: &str) -> String {
+    let bare = got.trim_matches(['"', '\'']);
+    let told = [format!("\"{bare}\""), format!("`{bare}`")].iter().any(|shown| message.contains(shown));
+    match (origin.is_secret(), told) {
+        (true, true) => "expected a list or a text of another form (its value is not shown)".to_owned(),
+        (true, false) | (false, true) => message,
+        (false, false) => format!("{message}, got {got}"),
+    }
+}
+
+const HOLDS: [(&str, &str); 9] = [
+    ("i8", "a whole number from -128 to 127"),
+    ("i16", "a whole number from -32768 to 32767"),
+    ("i32", "a whole number"),
+    ("i64", "a whole number"),
+    ("u8", "a whole number from 0 to 255"),
+    ("u16", "a whole number from 0 to 65535"),
+    ("u32", "a whole number from 0"),
+    ("u64", "a whole number from 0"),
+    ("usize", "a whole number from 0"),
+];
 
 /// The text of an environment variable, read as the type that the field asks for.
 struct Text(String);

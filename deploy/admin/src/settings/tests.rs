@@ -12,13 +12,21 @@ struct Settings {
     listen: Vec<SocketAddr>,
     port: u16,
     control_token: Option<Secret>,
+    token_keys: Vec<Secret>,
     allow_loopback: bool,
     log: LogFormat,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { listen: Vec::new(), port: 40_000, control_token: None, allow_loopback: false, log: LogFormat::Text }
+        Self {
+            listen: Vec::new(),
+            port: 40_000,
+            control_token: None,
+            token_keys: Vec::new(),
+            allow_loopback: false,
+            log: LogFormat::Text,
+        }
     }
 }
 
@@ -97,13 +105,16 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_key() {
 #[test]
 fn a_value_of_the_wrong_type_is_refused_with_what_is_expected() {
     let file = refusal(Some("port = \"many\""), &[]);
-    assert!(file.contains("key port: ") && file.ends_with("expected u16"), "{file}");
+    assert!(file.contains("key port: ") && file.contains("\"many\""), "{file}");
+    assert!(file.ends_with("expected a whole number from 0 to 65535"), "{file}");
     let range = refusal(Some("port = 70000"), &[]);
-    assert!(range.contains("`70000`") && range.ends_with("expected u16"), "{range}");
+    assert!(range.contains("`70000`") && range.ends_with("from 0 to 65535"), "{range}");
+    let address = refusal(Some("listen = [\"nowhere\"]"), &[]);
+    assert!(address.contains("key listen: invalid socket address") && address.contains("nowhere"), "{address}");
     let env = refusal(None, &[("SFU_PORT", "many")]);
     assert_eq!(env, "SFU_PORT: expected a whole number from 0 to 65535, got \"many\"");
     let item = refusal(None, &[("SFU_LISTEN", "127.0.0.1:1,nowhere")]);
-    assert!(item.starts_with("SFU_LISTEN: invalid socket address"), "{item}");
+    assert!(item.starts_with("SFU_LISTEN: invalid socket address") && item.contains("nowhere"), "{item}");
     let name = refusal(None, &[("SFU_LOG", "yaml")]);
     assert!(name.contains("`yaml`") && name.contains("`json`"), "{name}");
 }
@@ -112,6 +123,10 @@ fn a_value_of_the_wrong_type_is_refused_with_what_is_expected() {
 fn a_secret_of_the_wrong_type_does_not_print() {
     let error = refusal(Some("control_token = 123456789"), &[]);
     assert!(error.contains("control_token") && !error.contains("123456789"), "{error}");
+    let list = refusal(Some("control_token = [\"hunter2\"]"), &[]);
+    assert!(list.contains("control_token") && !list.contains("hunter2"), "{list}");
+    let text = refusal(Some("token_keys = \"k:hunter2\""), &[]);
+    assert!(text.contains("token_keys") && !text.contains("hunter2"), "{text}");
 }
 
 #[test]
