@@ -86,6 +86,7 @@ impl Default for Settings {
             certificate: None,
             private_key: None,
             peers_max: 4_000,
+            // As many as signalling takes into a room.
             room_peers_max: 2_500,
             // Ten who talk to so many take some six tenths of a core (`tests/bench listeners`); a busier shard sends new
             // peers elsewhere.
@@ -141,8 +142,8 @@ pub struct Config {
 pub enum ConfigError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    #[error(transparent)]
-    Secret(#[from] SecretError),
+    #[error("--control-token-file (key control_token_file): {0}")]
+    TokenFile(#[from] SecretError),
     #[error(transparent)]
     Advertise(#[from] AdvertiseError),
     #[error(transparent)]
@@ -151,7 +152,7 @@ pub enum ConfigError {
     OutOfRange { key: &'static str, value: String, expected: String },
     #[error("{first} and {second} are both set: choose one")]
     Both { first: &'static str, second: &'static str },
-    #[error("{present} is set without {absent}")]
+    #[error("{present} is set without {absent}: give both, or neither for a certificate made at each start")]
     Without { present: &'static str, absent: &'static str },
     #[error("control_token is not set: give it by --control-token-file, SFU_CONTROL_TOKEN or the settings file")]
     NoToken,

@@ -2,7 +2,7 @@
 //! process runs with.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use admin::Secret;
@@ -90,7 +90,7 @@ pub struct Args {
     /// Rooms [default: 10000]
     #[arg(long, value_name = "N")]
     pub rooms_max: Option<usize>,
-    /// Members of one room [default: 1000]
+    /// Members of one room [default: 2500]
     #[arg(long, value_name = "N")]
     pub members_max: Option<usize>,
     /// Form of the log [default: text]
@@ -167,9 +167,9 @@ impl Default for Settings {
 pub enum ConfigError {
     #[error(transparent)]
     Settings(#[from] admin::settings::SettingsError),
-    #[error(transparent)]
-    Secret(#[from] admin::SecretError),
-    #[error(transparent)]
+    #[error("--{} (key {key}): {source}", key.replace('_', "-"))]
+    SecretFile { key: &'static str, source: admin::SecretError },
+    #[error("token_keys: {0}; give keys by --token-keys-file, SIGNALING_TOKEN_KEYS or the settings file")]
     Keys(#[from] KeysError),
     #[error(transparent)]
     Origin(#[from] crate::web::BadOrigin),
@@ -182,14 +182,17 @@ pub enum ConfigError {
     BadControlToken,
     #[error(transparent)]
     Broker(#[from] BadBroker),
-    #[error("broker needs broker_key, broker_key_file or SIGNALING_BROKER_KEY: one of the broker's API keys")]
+    #[error(
+        "broker is set without a key: give one of its API keys by --broker-key-file, SIGNALING_BROKER_KEY or the \
+         settings file"
+    )]
     NoBrokerKey,
-    #[error("{0} and {0}_file are both set")]
+    #[error("{0} and {0}_file are both set: choose one")]
     Twice(&'static str),
-    #[error("https needs tls_cert and tls_key")]
-    NoCertificate,
-    #[error("resume_grace_ms must be from 1000 to 120000")]
-    ResumeGrace,
+    #[error("https is set without {0}: give a certificate by --tls-cert and its private key by --tls-key")]
+    NoCertificate(&'static str),
+    #[error("resume_grace_ms is {0}, must be from 1000 to 120000")]
+    ResumeGrace(u32),
 }
 
 /// What the process runs with.
@@ -219,12 +222,13 @@ impl Config {
         let https = match (settings.https, settings.tls_cert, settings.tls_key) {
             (None, _, _) => None,
             (Some(address), Some(certificate), Some(key)) => Some((address, tls::Files { certificate, key })),
-            (Some(_), _, _) => return Err(ConfigError::NoCertificate),
+            (Some(_), None, _) => return Err(ConfigError::NoCertificate("tls_cert")),
+            (Some(_), _, None) => return Err(ConfigError::NoCertificate("tls_key")),
         };
         let control_token = match (settings.control_token, settings.control_token_file) {
             (Some(_), Some(_)) => return Err(ConfigError::Twice("control_token")),
             (Some(token), None) => token,
-            (None, Some(file)) => Secret::from_file(&file)?,
+            (None, Some(file)) => secret("control_token_file", &file)?,
             (None, None) => return Err(ConfigError::NoControlToken),
         };
         let acceptable = control_token.expose().bytes().all(|b| b.is_ascii_graphic());
@@ -233,13 +237,13 @@ impl Config {
         }
         let token_keys = match (settings.token_keys.is_empty(), settings.token_keys_file) {
             (false, Some(_)) => return Err(ConfigError::Twice("token_keys")),
-            (true, Some(file)) => Keys::parse(Secret::from_file(&file)?.expose().lines())?,
+            (true, Some(file)) => Keys::parse(secret("token_keys_file", &file)?.expose().lines())?,
             (_, None) => Keys::parse(settings.token_keys.iter().map(Secret::expose))?,
         };
         let broker_key = match (settings.broker_key, settings.broker_key_file) {
             (Some(_), Some(_)) => return Err(ConfigError::Twice("broker_key")),
             (Some(key), None) => Some(key),
-            (None, file) => file.as_deref().map(Secret::from_file).transpose()?,
+            (None, file) => file.as_deref().map(|file| secret("broker_key_file", file)).transpose()?,
         };
         let broker = match (settings.broker.as_deref(), &broker_key) {
             (None, _) => None,
@@ -247,7 +251,7 @@ impl Config {
             (Some(_), None) => return Err(ConfigError::NoBrokerKey),
         };
         if !(1_000..=120_000).contains(&settings.resume_grace_ms) {
-            return Err(ConfigError::ResumeGrace);
+            return Err(ConfigError::ResumeGrace(settings.resume_grace_ms));
         }
         Ok(Self {
             http: settings.http,
@@ -268,5 +272,59 @@ impl Config {
             log: settings.log,
             log_filter: settings.log_filter,
         })
+    }
+}
+
+fn secret(key: &'static str, file: &Path) -> Result<Secret, ConfigError> {
+    Secret::from_file(file).map_err(|source| ConfigError::SecretFile { key, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef";
+    const KEYS: &str = "a:0123456789abcdef0123456789abcdef, b:fedcba9876543210fedcba9876543210";
+
+    fn settings() -> Settings {
+        let keys = KEYS.split(',').map(Secret::from).collect();
+        Settings { control_token: Some(TOKEN.into()), token_keys: keys, ..Settings::default() }
+    }
+
+    fn refusal(settings: Settings) -> String {
+        Config::check(settings).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_missing_file_is_told_with_its_flag_and_key() {
+        let absent = || Some(PathBuf::from("/nonexistent/file"));
+        let token = refusal(Settings { control_token: None, control_token_file: absent(), ..settings() });
+        assert!(token.starts_with("--control-token-file (key control_token_file): "), "{token}");
+        assert!(token.contains("/nonexistent/file") && token.matches("os error 2").count() == 1, "{token}");
+        let keys = refusal(Settings { token_keys: Vec::new(), token_keys_file: absent(), ..settings() });
+        assert!(keys.starts_with("--token-keys-file (key token_keys_file): "), "{keys}");
+    }
+
+    #[test]
+    fn what_is_missing_is_told_with_the_flags_that_give_it() {
+        let https = Some(SocketAddr::from(([127, 0, 0, 1], 8443)));
+        let half = refusal(Settings { https, tls_cert: Some("c.pem".into()), ..settings() });
+        assert!(half.contains("without tls_key") && half.contains("--tls-key"), "{half}");
+        let keys = refusal(Settings { token_keys: Vec::new(), ..settings() });
+        assert!(keys.contains("there is no token key") && keys.contains("--token-keys-file"), "{keys}");
+        let broker = refusal(Settings { broker: Some("http://127.0.0.1:7300".to_owned()), ..settings() });
+        assert!(broker.contains("--broker-key-file"), "{broker}");
+        assert!(refusal(Settings { resume_grace_ms: 5, ..settings() }).contains("is 5, must be from 1000"));
+    }
+
+    #[test]
+    fn one_text_of_keys_means_the_same_however_it_is_given() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("{KEYS}\n")).unwrap();
+        let from_file = Settings { token_keys: Vec::new(), token_keys_file: Some(file.path().into()), ..settings() };
+        let by_file = Config::check(from_file).unwrap();
+        let by_list = Config::check(settings()).unwrap();
+        assert_eq!(format!("{:?}", by_file.token_keys), format!("{:?}", by_list.token_keys));
+        assert_eq!(by_file.token_keys.first(), by_list.token_keys.first());
     }
 }

@@ -16,6 +16,7 @@ use crate::codes::Code;
 use crate::hub::{Hub, Outbound, Registration};
 use crate::ice::{Feed, IceServers};
 use crate::metrics::Metrics;
+use crate::names;
 use crate::resume::{self, Participation};
 use crate::rooms::{ConnId, Grant, Greeting, Input, MediaSpec, NodeAnswer, Request};
 use crate::sdp::{Offer, Origin, PROGRAM_SLOTS, SPEECH_SLOTS, write_answer};
@@ -328,14 +329,14 @@ impl Session {
     }
 
     fn hello_with_token(&self, re: u64, token: &str, name: Option<&str>) -> Result<Input, ProtocolError> {
-        let name = name.and_then(shown_name);
+        let name = name.and_then(names::shown);
         if name.as_ref().is_some_and(|name| name.chars().count() > NAME_CHARS_MAX) {
             return Err(Code::NameTooLong.error("the name is too long"));
         }
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let claims = tokens::verify(token, &self.room, &self.context.keys, now_s)?;
-        let in_token = claims.name.as_deref().and_then(shown_name);
-        let name = in_token.or(name).or_else(|| shown_name(&claims.sub)).unwrap_or_default();
+        let in_token = claims.name.as_deref().and_then(names::shown);
+        let name = in_token.or(name).or_else(|| names::shown(&claims.sub)).unwrap_or_default();
         let grant = Grant {
             name: name.chars().take(NAME_CHARS_MAX).collect(),
             identity: claims.sub,
@@ -401,13 +402,6 @@ async fn next_servers(feed: &mut Option<Feed>) -> Vec<IceServer> {
         Some(feed) => feed.next().await,
         None => std::future::pending().await,
     }
-}
-
-/// What others can see of a name; `None` when that is nothing.
-fn shown_name(name: &str) -> Option<String> {
-    let visible: String = name.chars().filter(|c| !c.is_control()).collect();
-    let trimmed = visible.trim();
-    (!trimmed.is_empty()).then(|| trimmed.to_owned())
 }
 
 fn millis(duration: Duration) -> u32 {

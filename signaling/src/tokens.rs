@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use signaling_protocol::{ProtocolError, Role, TrackKind};
 
 use crate::codes::Code;
+use crate::names;
 
 /// RFC 7518 section 3.2: a key of HS256 has at least the size of the hash.
 pub const SECRET_BYTES_MIN: usize = 32;
@@ -43,7 +44,7 @@ pub struct Claims {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeysError {
-    #[error("token key is not in the form kid:secret")]
+    #[error("token key is not in the form kid:secret (a comma ends a key, so a secret has none)")]
     Form,
     #[error("token key id {0:?} is used twice")]
     Duplicate(String),
@@ -67,11 +68,14 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// From `kid:secret` texts, the minting key first.
+    /// From `kid:secret` texts, the minting key first. Each may hold several keys with commas: one text means the same
+    /// as a flag, a variable, a line of a file, and at every program that takes it.
     pub fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, KeysError> {
         let mut secrets = BTreeMap::new();
         let mut first = None;
-        for entry in entries.into_iter().map(str::trim).filter(|entry| !entry.is_empty()) {
+        for entry in
+            entries.into_iter().flat_map(|entry| entry.split(',')).map(str::trim).filter(|entry| !entry.is_empty())
+        {
             let (kid, secret) = entry.split_once(':').filter(|(kid, _)| !kid.is_empty()).ok_or(KeysError::Form)?;
             if secret.len() < SECRET_BYTES_MIN {
                 return Err(KeysError::TooShort(kid.to_owned()));
@@ -230,8 +234,7 @@ fn check_claims(raw: RawClaims, room: &str, now_s: u64) -> Result<Claims, TokenE
         return Err(TokenError::WrongRoom);
     }
     let role = raw.role.and_then(|role| serde_json::from_value(role).ok()).ok_or(TokenError::Role)?;
-    let is_visible = |sub: &String| sub.chars().any(|c| !c.is_control() && !c.is_whitespace());
-    let sub = raw.sub.filter(is_visible).ok_or(TokenError::Claims("there is no sub"))?;
+    let sub = raw.sub.filter(|sub| names::is_visible(sub)).ok_or(TokenError::Claims("there is no sub"))?;
     if sub.chars().count() > IDENTITY_CHARS_MAX {
         return Err(TokenError::Claims("sub is too long"));
     }
@@ -332,6 +335,7 @@ mod tests {
             (with(|claims| drop(claims.as_object_mut().unwrap().remove("role"))), "token_role"),
             (with(|claims| claims["sub"] = "".into()), "token_claims"),
             (with(|claims| claims["sub"] = " \n".into()), "token_claims"),
+            (with(|claims| claims["sub"] = "\u{200b}\u{2060}".into()), "token_claims"),
             (with(|claims| claims["sub"] = "x".repeat(IDENTITY_CHARS_MAX + 1).into()), "token_claims"),
             (with(|claims| drop(claims.as_object_mut().unwrap().remove("sub"))), "token_claims"),
             (with(|claims| claims["kinds"] = serde_json::json!(["video"])), "token_claims"),
@@ -355,6 +359,8 @@ mod tests {
     fn keys_are_checked_when_read() {
         assert_eq!(Keys::parse(["a:short"]).unwrap_err(), KeysError::TooShort("a".into()));
         assert_eq!(Keys::parse(["nocolon"]).unwrap_err(), KeysError::Form);
+        let comma = "a:0123456789abcdef0123456789abcdef,0123456789abcdef0123456789abcdef";
+        assert_eq!(Keys::parse([comma]).unwrap_err(), KeysError::Form);
         assert_eq!(Keys::parse([""]).unwrap_err(), KeysError::None);
         let twice = "a:0123456789abcdef0123456789abcdef";
         assert_eq!(Keys::parse([twice, twice]).unwrap_err(), KeysError::Duplicate("a".into()));

@@ -54,7 +54,8 @@ impl Default for Limits {
         Self {
             // Memory: about 1 KiB a room and 2 KiB a member.
             rooms_max: 10_000,
-            members_max: 1_000,
+            // As many as a media node takes into one room.
+            members_max: 2_500,
             resume_grace: Duration::from_secs(10),
             // Three heartbeats of a node.
             takeover_wait: Duration::from_secs(6),

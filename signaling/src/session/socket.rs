@@ -21,8 +21,8 @@ use super::MESSAGE_BYTES_MAX;
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// A client that takes longer for one message does not read.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
-/// A roster of a full room in one message, and some more.
-const WRITE_BUFFER_BYTES_MAX: usize = 1024 * 1024;
+/// A roster of a full room in one message, whatever its names; as much as our own clients read.
+const WRITE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 /// What is read and thrown away of a message that is too large.
 const SKIP_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -155,4 +155,31 @@ async fn cut_off(cut: &mut Option<Cut>) -> Gone {
     };
     // The hub dropped the session.
     cut.map_or(Gone::Lost, |(code, reason)| Gone::Cut(code, reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use signaling_protocol::{Member, Role, Track, TrackKind};
+
+    use super::*;
+    use crate::rooms::Limits;
+    use crate::tokens::{IDENTITY_CHARS_MAX, NAME_CHARS_MAX};
+
+    #[test]
+    fn the_roster_of_a_full_room_fits_into_one_message() {
+        let track = |kind| Track { kind, csrc: u32::MAX, muted: false, live: false };
+        let member = Member {
+            peer: "p".repeat(16),
+            // Six bytes as JSON, where a letter has four at most.
+            identity: "\u{1}".repeat(IDENTITY_CHARS_MAX),
+            name: "\u{1F600}".repeat(NAME_CHARS_MAX),
+            role: Role::Moderator,
+            connected: false,
+            away: false,
+            tracks: vec![track(TrackKind::Mic), track(TrackKind::Program)],
+        };
+        let roster = vec![member; Limits::default().members_max];
+        let bytes = serde_json::to_string(&roster).unwrap().len();
+        assert!(bytes + 64 * 1024 < WRITE_BUFFER_BYTES_MAX, "{bytes}");
+    }
 }
