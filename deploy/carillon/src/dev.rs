@@ -1,8 +1,7 @@
 //! `carillon dev`: the whole system on one machine, for trying and for developing. It makes up the secrets, picks the
 //! ports, starts the processes, waits until each is ready, prints the links, then watches: a process that dies is
 //! started again with the same secrets and ports, so that running calls go on. The state folder (certificate, logs,
-//! cookie) is removed at the end unless it was named or holds the logs of something
-//! that went wrong.
+//! cookie) is removed at the end unless it was named; of a run that went wrong the logs stay.
 //!
 //! Not for production: one machine, secrets that end with the process.
 
@@ -103,6 +102,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let terminal = Terminal::new();
     forget_ready_file(&args);
     // Before anything is made: what a person gets wrong here needs no logs.
+    check_files(&args)?;
     let secrets = Secrets::generate(std::env::var("CARILLON_TOKEN_KEY").ok().as_deref())?;
     let mut state = StateFolder::open(args.state_dir.as_deref())?;
     let (news, mut incoming) = mpsc::channel(NEWS_QUEUE);
@@ -124,7 +124,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         if !state.has_logs() {
             return Err(error);
         }
-        state.keep();
+        state.keep_logs();
         bail!("{}\nThe logs are in {}", crate::in_full(&error), state.logs().display());
     }
     terminal.say("Stopping.");
@@ -174,6 +174,19 @@ fn forget_ready_file(args: &Args) {
     if let Some(file) = &args.ready_file {
         let _ = std::fs::remove_file(file);
     }
+}
+
+/// The files that the flags name, before they are needed.
+fn check_files(args: &Args) -> anyhow::Result<()> {
+    if let Some(file) = &args.ready_file {
+        links::check_place(file).with_context(|| format!("--ready-file {}", file.display()))?;
+    }
+    for (flag, file) in [("--tls-cert", &args.tls_cert), ("--tls-key", &args.tls_key)] {
+        if let Some(file) = file {
+            std::fs::File::open(file).with_context(|| format!("{flag} {} cannot be read", file.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Listens from the moment of the call, so that an early Ctrl-C is not lost.

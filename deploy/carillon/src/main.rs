@@ -60,16 +60,9 @@ fn main() -> ExitCode {
     })
 }
 
-/// An error and its causes in one line. A cause that the text before it says already is not said twice.
+/// An error and its causes in one line.
 fn in_full(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    text
+    admin::failure::in_full(error.as_ref())
 }
 
 #[cfg(test)]
@@ -83,12 +76,24 @@ mod tests {
         let source = std::io::Error::other("address in use");
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 40000));
         let tells_its_source = anyhow::Error::from(sfu::StartError::Media { address, source });
-        assert_eq!(in_full(&tells_its_source), "media port 127.0.0.1:40000 cannot be bound: address in use");
+        assert_eq!(in_full(&tells_its_source).matches("address in use").count(), 1);
         let source = std::io::Error::from_raw_os_error(98);
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 3478));
         let goes_on = anyhow::Error::from(relay::StartError::Port { port: "UDP", address, key: "--port", source });
         assert_eq!(in_full(&goes_on).matches("os error 98").count(), 1);
         let chained = Err::<(), _>(std::io::Error::other("disk full")).context("cannot write x").context("no start");
         assert_eq!(in_full(&chained.unwrap_err()), "no start: cannot write x: disk full");
+    }
+
+    #[test]
+    fn a_room_has_as_many_places_at_signalling_as_at_the_node() {
+        let default_of = |command: clap::Command, flag: &str| {
+            let help = command.get_arguments().find(|a| a.get_id() == flag).unwrap().get_help().unwrap().to_string();
+            help.rsplit_once("[default: ").unwrap().1.trim_end_matches(']').to_owned()
+        };
+        let node = default_of(<sfu::Args as clap::CommandFactory>::command(), "room_peers_max");
+        let signalling = default_of(<signaling::Args as clap::CommandFactory>::command(), "members_max");
+        assert_eq!(node, signalling);
+        assert_eq!(signaling::rooms::Limits::default().members_max.to_string(), signalling);
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// How long it is good
     #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = crate::duration::parse)]
     ttl: Duration,
-    /// Signing key, as kid:secret with a secret of at least 32 bytes. Better given by environment, where other users of the machine cannot read it
+    /// Signing key, as kid:secret with a secret of at least 32 bytes; of several with commas the first. Better given by environment, where other users of the machine cannot read it
     #[arg(long, env = "CARILLON_TOKEN_KEY", hide_env_values = true, value_name = "KID:SECRET")]
     // Read in `main`: clap would repeat a key that it cannot read.
     key: Option<admin::Secret>,
@@ -65,15 +65,16 @@ pub(crate) fn room_name(text: &str) -> Result<String, String> {
 
 /// Signalling refuses a token without one, or with a longer one.
 fn identity(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        return Err("an identity is not empty".to_owned());
-    }
-    not_longer(text, IDENTITY_CHARS_MAX)
+    not_longer(seen(text)?, IDENTITY_CHARS_MAX)
 }
 
 /// Signalling would cut a longer one.
 fn display_name(text: &str) -> Result<String, String> {
-    not_longer(text, NAME_CHARS_MAX)
+    not_longer(seen(text)?, NAME_CHARS_MAX)
+}
+
+fn seen(text: &str) -> Result<&str, String> {
+    if signaling::names::is_visible(text) { Ok(text) } else { Err("it has no character that can be seen".to_owned()) }
 }
 
 fn not_longer(text: &str, chars_max: usize) -> Result<String, String> {
@@ -138,11 +139,25 @@ mod tests {
 
     #[test]
     fn what_signalling_would_refuse_or_cut_is_refused_here() {
+        for unseen in ["", " ", "\u{200b}"] {
+            assert!(identity(unseen).is_err() && display_name(unseen).is_err(), "{unseen:?}");
+        }
         assert!(identity("").is_err() && identity(&"ä".repeat(IDENTITY_CHARS_MAX + 1)).is_err());
         assert!(identity(&"ä".repeat(IDENTITY_CHARS_MAX)).is_ok());
         assert!(display_name(&"ä".repeat(NAME_CHARS_MAX)).is_ok());
         let error = display_name(&"ä".repeat(NAME_CHARS_MAX + 1)).unwrap_err();
         assert!(error.contains("64"), "{error}");
+    }
+
+    #[test]
+    fn several_keys_in_one_text_are_as_many_as_at_signalling() {
+        let text = format!("{KEY},k2:fedcba9876543210fedcba9876543210");
+        let key = TokenKey::parse(&text).unwrap();
+        let grant = Grant { room: "demo", role: "speaker", identity: "ann", name: None };
+        let token = mint(&key, &grant, Duration::from_secs(60)).unwrap();
+        let first = Keys::parse([KEY]).unwrap();
+        assert!(signaling::tokens::verify(&token, "demo", &first, 0).is_ok(), "the first one mints");
+        assert!(TokenKey::parse("k1:0123456789abcdef,0123456789abcdef").is_err(), "a comma is no part of a secret");
     }
 
     #[test]

@@ -25,32 +25,25 @@ struct Dev {
 
 impl Dev {
     fn start(extra: &[&str]) -> Self {
+        Self::start_in(None, extra)
+    }
+
+    /// In a folder for temporary files: then its state is there.
+    fn start_in(temporary: Option<&Path>, extra: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let output = std::fs::File::create(folder.path().join("output")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_carillon"))
-            .args(["dev", "--no-desktop", "--advertise", "127.0.0.1", "--shards", "1"])
-            .args([
-                "--http-port",
-                "0",
-                "--https-port",
-                "0",
-                "--media-port",
-                "0",
-                "--relay-port",
-                "0",
-                "--relay-tls-port",
-                "0",
-            ])
-            .arg("--ready-file")
-            .arg(folder.path().join("ready.json"))
-            .arg("--state-dir")
-            .arg(folder.path().join("state"))
-            .args(extra)
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output)
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
+        command.args(["dev", "--no-desktop", "--advertise", "127.0.0.1", "--shards", "1"]);
+        for flag in ["--http-port", "--https-port", "--media-port", "--relay-port", "--relay-tls-port"] {
+            command.args([flag, "0"]);
+        }
+        match temporary {
+            Some(temporary) => command.env("TMPDIR", temporary),
+            None => command.arg("--state-dir").arg(folder.path().join("state")),
+        };
+        command.arg("--ready-file").arg(folder.path().join("ready.json")).args(extra);
+        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+        let child = command.spawn().unwrap();
         Self { child, folder }
     }
 
@@ -204,6 +197,71 @@ fn a_broken_token_key_is_told_first_and_leaves_nothing_behind() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.starts_with("carillon: CARILLON_TOKEN_KEY: ") && said.contains("kid:secret"), "{said}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_told_first_with_its_flag() {
+    let folder = tempfile::tempdir().unwrap();
+    let refusal = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_carillon"));
+        command.args(["dev", "--no-desktop", "--advertise", "127.0.0.1"]).args(arguments);
+        let output = command.env("TMPDIR", folder.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let absent = refusal(&["--ready-file", "/nonexistent/ready.json"]);
+    assert!(absent.starts_with("carillon: --ready-file /nonexistent/ready.json: "), "{absent}");
+    assert_eq!(absent.matches("os error 2").count(), 1, "{absent}");
+    let is_folder = refusal(&["--ready-file", folder.path().to_str().unwrap()]);
+    assert!(is_folder.contains("it is a folder"), "{is_folder}");
+    let certificate = refusal(&["--tls-cert", "/nonexistent/c.pem", "--tls-key", "/nonexistent/k.pem"]);
+    assert!(certificate.starts_with("carillon: --tls-cert /nonexistent/c.pem cannot be read: "), "{certificate}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_killed_run_leaves_nothing_that_the_next_one_does_not_remove() {
+    let temporary = tempfile::tempdir().unwrap();
+    // The locks of ports are those of all runs, or two tests would take the same.
+    let locks = format!("carillon-ports-{}", rustix::process::getuid().as_raw());
+    std::fs::create_dir_all(std::env::temp_dir().join(&locks)).unwrap();
+    std::os::unix::fs::symlink(std::env::temp_dir().join(&locks), temporary.path().join(&locks)).unwrap();
+    let mut killed = Dev::start_in(Some(temporary.path()), &[]);
+    let report = killed.ready(|_| true);
+    let folder = PathBuf::from(report["logs"].as_str().unwrap()).parent().unwrap().to_owned();
+    assert!(folder.starts_with(temporary.path()) && folder.join("key.pem").exists());
+    killed.child.kill().unwrap();
+    killed.child.wait().unwrap();
+    await_gone(&CHILDREN.map(|name| pid(&report, name)));
+    assert!(folder.join("key.pem").exists());
+    let mut next = Dev::start_in(Some(temporary.path()), &[]);
+    next.ready(|_| true);
+    assert!(!folder.exists());
+    kill_process(Pid::from_child(&next.child), Signal::TERM).unwrap();
+    assert_eq!(next.end().code(), Some(0));
+    let left: Vec<_> = std::fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| name.to_str().unwrap().starts_with("carillon-ports-")), "{left:?}");
+}
+
+#[test]
+fn deploy_run_knows_the_flags_before_the_program_is_built() {
+    let output = Command::new(env!("CARGO_BIN_EXE_carillon")).args(["dev", "--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(help == include_str!("../dev-help.txt"), "write `carillon dev --help` to deploy/carillon/dev-help.txt:\n{help}");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../run");
+    for (arguments, told) in [
+        (&["--no-desktp"][..], "--no-desktp"),
+        (&["--room", "bad room"], "bad room"),
+        (&["--room=a/b"], "a/b"),
+        (&["--no-desktop", "--http-port", "many"], "--http-port"),
+        (&["--ready-file"], "--ready-file needs a value"),
+        (&["demo"], "'demo'"),
+    ] {
+        // No cargo on this path: what is not refused fails later and otherwise.
+        let refused = Command::new("bash").arg(&script).args(arguments).env("PATH", "/usr/bin:/bin").output().unwrap();
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(2) && said.contains(told), "{arguments:?}: {said}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
 use super::relaying::RelayReport;
@@ -72,9 +72,8 @@ impl ReadyReport {
         let Some(path) = path else { return Ok(()) };
         let mut text = serde_json::to_string(self).context("ready file")?;
         text.push('\n');
-        let mut unfinished = path.as_os_str().to_owned();
-        unfinished.push(".new");
-        write_private(Path::new(&unfinished), text.as_bytes())?;
+        let unfinished = unfinished(path);
+        write_private(&unfinished, text.as_bytes())?;
         std::fs::rename(&unfinished, path).with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -102,6 +101,20 @@ impl ReadyReport {
         let _ = writeln!(text, "Logs are in {}. Ctrl-C stops everything.", logs.display());
         text
     }
+}
+
+/// Whether a ready file can be written there, before anybody has waited for it.
+pub(super) fn check_place(path: &Path) -> anyhow::Result<()> {
+    ensure!(!path.is_dir(), "it is a folder");
+    let unfinished = unfinished(path);
+    write_private(&unfinished, b"")?;
+    std::fs::remove_file(&unfinished).with_context(|| format!("cannot remove {}", unfinished.display()))
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
 }
 
 /// In the order in which people look for them.
