@@ -124,4 +124,41 @@ describe('failures', () => {
       await player.stop();
     }
   });
+
+  it('when everything is killed the page promises sound no longer than sound comes in', async () => {
+    const ben = await Browser.chromium({ hz: BEN_HZ, ear: { pulse: ears, sink: 'ear_ben' } });
+    try {
+      await ben.open(`${stack.link(ROOM, 'ben')}&join=mic`);
+      await tab.hears([BEN_HZ]);
+      await tab.look(watchPromises, SILENCE_MS_MAX);
+      await stack.child.kill9();
+      await eventually('the page says that the connection is lost', async () => (await state(tab)) === 'lost', 30_000);
+      const { said, empty } = await tab.look(() => window.__promises);
+      assert.ok(said.includes('Reconnecting'), `it said ${said}`);
+      assert.equal(empty, 0, 'promises of sound while none came in');
+    } finally {
+      await ben.close();
+    }
+  });
 });
+
+/// The page looks at its receivers each 100 ms and takes a second of silence for an interruption.
+const SILENCE_MS_MAX = 2500;
+
+/// In the page: keeps what the header said, and counts how often it promised sound long after the last of it had played.
+/// Twice in a row, so that a page that stood still for a while is no liar.
+function watchPromises(silence_ms_max) {
+  const seen = { said: [], empty: 0 };
+  window.__promises = seen;
+  let before = false;
+  setInterval(() => {
+    const text = document.querySelector('#state').innerText.trim();
+    if (seen.said.at(-1) !== text) seen.said.push(text);
+    const receivers = window.__carillon.client.peerConnection?.getReceivers() ?? [];
+    const played = receivers.flatMap((receiver) => receiver.getSynchronizationSources().map((source) => source.timestamp));
+    const silence_ms = performance.timeOrigin + performance.now() - Math.max(0, ...played);
+    const now = text.includes('goes on') && silence_ms > silence_ms_max;
+    if (now && before) seen.empty += 1;
+    before = now;
+  }, 100);
+}

@@ -77,6 +77,9 @@ describe('page', () => {
     await eventually('the roster is complete', async () => (await roster(tabs.ada)).length === 3);
     await eventually('the program sound plays', async () => (await programs(tabs.ada)).join() === 'playing');
     await picture(tabs.ada, 'in-call', ['#state', '#roster', '#programs', '#mute', '#settings', '#leave']);
+    await tabs.ada.page.click('#settings');
+    await picture(tabs.ada, 'sound-settings', ['#settings-panel', '#mute', '#settings', '#leave']);
+    await tabs.ada.page.click('#settings');
   });
 
   it('where the browser refuses autoplay it asks for a tap, and after the tap there is sound', async () => {

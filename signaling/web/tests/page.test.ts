@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Member } from "../src/client/protocol.ts";
 import { readLink } from "../src/page/link.ts";
-import { errorWords, initials, isSource, memberWords, programState, programWords, stateWords } from "../src/page/words.ts";
+import { errorWords, initials, isSource, memberWords, programState, programWords, stateHint, stateWords } from "../src/page/words.ts";
 
 const TOKEN = `e30.${Buffer.from(JSON.stringify({ room: "den", role: "speaker", exp: 2_000 })).toString("base64url")}.c2ln`;
 
@@ -52,9 +52,15 @@ describe("link", () => {
 
 describe("words", () => {
   it("say each state", () => {
-    assert.equal(stateWords("reconnecting", 9), "Reconnecting: sound goes on");
-    assert.equal(stateWords("lost", 0), "Lost connection: trying again");
-    assert.notEqual(stateWords("connecting", 0), stateWords("connecting", 9));
+    assert.equal(stateWords("reconnecting", 9, true), "Reconnecting: sound goes on");
+    assert.equal(stateWords("lost", 0, false), "Lost connection: trying again");
+    assert.notEqual(stateWords("connecting", 0, false), stateWords("connecting", 9, false));
+  });
+
+  it("promise sound only while somebody is heard", () => {
+    const said = (flows: boolean) => `${stateWords("reconnecting", 1, flows)} ${stateHint("reconnecting", 1, flows)}`;
+    assert.match(said(true), /sound goes on.*still hear/);
+    assert.doesNotMatch(said(false), /goes on|still hear/);
   });
 
   it("tell when the desktop is away, gone or unreachable from here", () => {

@@ -119,6 +119,11 @@ export class CarillonClient extends Emitter<ClientEvents> {
     return this.#welcome?.limits ?? null;
   }
 
+  /** Whether sound of anybody came in within the last second; goes with `levels`. */
+  get soundFlows(): boolean {
+    return this.#monitor.soundFlows;
+  }
+
   get roster(): Member[] {
     return this.#room.members();
   }

@@ -32,11 +32,17 @@ export class SlotMonitor {
   #timer: ReturnType<typeof setInterval> | undefined;
   #reads = 0;
   #needsStats = false;
+  #soundFlows = false;
 
   constructor(room: Room, playback: Playback, report: (levels: ReadonlyMap<string, Level>) => void) {
     this.#room = room;
     this.#playback = playback;
     this.#report = report;
+  }
+
+  /** Whether anything was heard within the last second. In a silent room nothing is. */
+  get soundFlows(): boolean {
+    return this.#soundFlows;
   }
 
   attach(media: MediaConnection): void {
@@ -49,6 +55,7 @@ export class SlotMonitor {
   detach(): void {
     clearInterval(this.#timer);
     this.#media = null;
+    this.#soundFlows = false;
   }
 
   volume(peer: string, kind: TrackKind): number {
@@ -78,6 +85,7 @@ export class SlotMonitor {
     this.#needsStats = false;
     const now = sourceClock();
     const levels = new Map<string, Level>();
+    this.#soundFlows = media.receivers().some(({ receiver }) => newestSource(receiver.getSynchronizationSources(), now) !== null);
     for (const receiver of media.receivers()) {
       const occupant = this.#occupant(receiver, now);
       this.#applyVolume(receiver.mid, occupant);

@@ -8,7 +8,7 @@ import type { ProtocolError } from "./protocol.ts";
  * - `idle`: before `connect()`
  * - `connecting`: not yet in the call
  * - `in_call`: socket and media stand
- * - `reconnecting`: the socket is lost, sound goes on
+ * - `reconnecting`: the socket is lost, the media connection is not known to be
  * - `lost`: the media connection is lost (and perhaps the socket too)
  * - `ended`: over, for the reason in `EndReason`; nothing more is tried
  */

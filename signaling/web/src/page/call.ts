@@ -41,6 +41,7 @@ export class CallView {
       client.on("state", () => this.#showState()),
       client.on("roster", (members) => this.#showRoster(members)),
       client.on("levels", (levels) => {
+        if (client.state === "reconnecting") this.#showState();
         this.#roster.levels(levels);
         this.#programs.levels(levels);
       }),
@@ -88,10 +89,10 @@ export class CallView {
   }
 
   #showState(): void {
-    const { state, attempts, error } = this.#client;
-    setText(this.#stateText, stateWords(state, attempts));
+    const { state, attempts, error, soundFlows } = this.#client;
+    setText(this.#stateText, stateWords(state, attempts, soundFlows));
     this.#state.dataset.state = state;
-    const hint = stateHint(state, this.#client.offersMade);
+    const hint = stateHint(state, this.#client.offersMade, soundFlows);
     const said = error === null ? "" : `The server says: ${errorWords(error)}`;
     setText(this.#hintText, hint);
     setText(this.#serverHint, said);

@@ -5,13 +5,25 @@ import type { CarillonClient } from "../client/index.ts";
 import { DeviceSelect } from "./devices.ts";
 import { h, icon, setIcon, setText } from "./dom.ts";
 
+/** The words of a button, and fewer of them for a narrow window. */
+function label(long: string, short: string): HTMLElement {
+  return h("span", { class: "label" }, h("span", { class: "long" }, long), h("span", { class: "short", "aria-label": long }, short));
+}
+
+function setLabel(element: HTMLElement, long: string, short: string): void {
+  const [longText, shortText] = [element.querySelector(".long"), element.querySelector(".short")];
+  if (longText !== null) setText(longText, long);
+  if (shortText !== null) setText(shortText, short);
+  shortText?.setAttribute("aria-label", long);
+}
+
 export class Dock {
   readonly element: HTMLElement;
   readonly #client: CarillonClient;
   readonly #problem: (text: string) => void;
   readonly #muteText = h("span", {}, "Mute");
   readonly #mute = h("button", { type: "button", id: "mute", class: "big", onclick: () => void this.toggleMute() }, icon("mic"), this.#muteText);
-  readonly #shareText = h("span", {}, "Share tab sound");
+  readonly #shareText = label("Share tab sound", "Share");
   readonly #share = h("button", { type: "button", id: "share", onclick: () => void this.#toggleShare() }, icon("share"), this.#shareText);
   readonly #microphones: DeviceSelect;
   readonly #speakers: DeviceSelect;
@@ -32,7 +44,7 @@ export class Dock {
       "button",
       { type: "button", id: "settings", "aria-expanded": "false", "aria-controls": "settings-panel", onclick: () => this.#togglePanel() },
       icon("settings"),
-      h("span", {}, "Sound settings"),
+      label("Sound settings", "Settings"),
     );
     const maySpeak = client.sendable.includes("mic");
     const mayShare = client.sendable.includes("program") && canShareTabSound();
@@ -60,7 +72,7 @@ export class Dock {
     this.#mute.setAttribute("aria-pressed", String(!on));
     this.#mute.dataset.on = String(on);
     this.#mute.title = "Key M";
-    setText(this.#shareText, sharing ? "Stop sharing" : "Share tab sound");
+    setLabel(this.#shareText, sharing ? "Stop sharing" : "Share tab sound", sharing ? "Stop" : "Share");
     this.#share.setAttribute("aria-pressed", String(sharing));
   }
 

@@ -61,13 +61,17 @@ export class PreJoin {
       { class: "card join", id: "join-card", "aria-labelledby": "join-title", onsubmit: (event) => this.#submit(event) },
       h("p", { class: "eyebrow" }, "You are invited to"),
       h("h1", { id: "join-title" }, this.#link.room, badge === "" ? null : h("span", { class: "badge" }, badge)),
-      h("label", { class: "field", for: "name" }, h("span", {}, "Your name"), this.#name),
+      h("label", { class: "field", for: "name" }, h("span", {}, "Your name"), this.#name, this.#nameNote()),
       this.#note(),
       this.#maySpeak ? this.#microphoneFields() : null,
       this.#problem,
       this.#buttons(),
     );
     return form;
+  }
+
+  #nameNote(): HTMLElement | null {
+    return this.#name.readOnly ? h("small", {}, "Your invitation sets this name.") : null;
   }
 
   #note(): HTMLElement | null {

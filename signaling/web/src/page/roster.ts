@@ -77,6 +77,7 @@ function describe(parts: Frame, member: Member, speaking: boolean, you: boolean)
   const name = member.name || member.identity || "Somebody";
   const mic = member.tracks.find(({ kind }) => kind === "mic");
   setText(parts.name, you ? `${name} (you)` : name);
+  parts.name.title = name;
   setText(parts.avatar, initials(name));
   parts.avatar.dataset.hue = String(hue(member.identity + name));
   const badge = isSource(member) ? "Source" : roleWords(member.role);

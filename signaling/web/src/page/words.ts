@@ -8,7 +8,8 @@ const ATTEMPTS_UNTIL_UNREACHABLE = 4;
 /** The first offer and its ICE restart have failed then. */
 const OFFERS_UNTIL_BLOCKED = 3;
 
-export function stateWords(state: CallState, attempts: number): string {
+/** `soundFlows`: somebody was heard a moment ago. Only then may the page promise that sound goes on. */
+export function stateWords(state: CallState, attempts: number, soundFlows: boolean): string {
   switch (state) {
     case "idle":
       return "Not connected";
@@ -17,7 +18,7 @@ export function stateWords(state: CallState, attempts: number): string {
     case "in_call":
       return "In the call";
     case "reconnecting":
-      return "Reconnecting: sound goes on";
+      return soundFlows ? "Reconnecting: sound goes on" : "Reconnecting";
     case "lost":
       return "Lost connection: trying again";
     case "ended":
@@ -26,9 +27,10 @@ export function stateWords(state: CallState, attempts: number): string {
 }
 
 /** What a state means for the user; empty when there is nothing to explain. */
-export function stateHint(state: CallState, offersMade: number): string {
+export function stateHint(state: CallState, offersMade: number, soundFlows: boolean): string {
   switch (state) {
     case "reconnecting":
+      if (!soundFlows) return "The line to the server is interrupted, and nobody is heard right now. Stay here: the page keeps trying.";
       return "The line to the server is interrupted. You still hear and are heard; names and mute marks may be late.";
     case "lost":
       return "No sound gets through right now. Stay here: the call comes back by itself as soon as the network does.";
