@@ -21,13 +21,15 @@ pub fn in_full(error: &(dyn Error + 'static)) -> String {
 #[must_use]
 pub fn port_remedy(error: &io::Error, port: &str, address: &str) -> String {
     let setting = |key: &str| format!("--{} (key {key})", key.replace('_', "-"));
-    match error.kind() {
-        ErrorKind::AddrInUse => format!("end the program that has it or choose another by {}", setting(port)),
-        ErrorKind::AddrNotAvailable => format!("choose an address of this machine by {}", setting(address)),
-        ErrorKind::PermissionDenied => {
-            format!("choose a port above 1023 by {}, or grant CAP_NET_BIND_SERVICE", setting(port))
-        }
-        _ => format!("see {}", setting(port)),
+    let kind = error.kind();
+    if kind == ErrorKind::AddrInUse {
+        format!("end the program that has it or choose another by {}", setting(port))
+    } else if kind == ErrorKind::AddrNotAvailable {
+        format!("choose an address of this machine by {}", setting(address))
+    } else if kind == ErrorKind::PermissionDenied {
+        format!("choose a port above 1023 by {}, or grant CAP_NET_BIND_SERVICE", setting(port))
+    } else {
+        format!("see {}", setting(port))
     }
 }
 

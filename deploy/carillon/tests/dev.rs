@@ -247,7 +247,10 @@ fn a_killed_run_leaves_nothing_that_the_next_one_does_not_remove() {
 fn deploy_run_knows_the_flags_before_the_program_is_built() {
     let output = Command::new(env!("CARGO_BIN_EXE_carillon")).args(["dev", "--help"]).output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    assert!(help == include_str!("../dev-help.txt"), "write `carillon dev --help` to deploy/carillon/dev-help.txt:\n{help}");
+    assert!(
+        help == include_str!("../dev-help.txt"),
+        "write `carillon dev --help` to deploy/carillon/dev-help.txt:\n{help}"
+    );
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../run");
     for (arguments, told) in [
         (&["--no-desktp"][..], "--no-desktp"),
@@ -258,7 +261,8 @@ fn deploy_run_knows_the_flags_before_the_program_is_built() {
         (&["demo"], "'demo'"),
     ] {
         // No cargo on this path: what is not refused fails later and otherwise.
-        let refused = Command::new("bash").arg(&script).args(arguments).env("PATH", "/usr/bin:/bin").output().unwrap();
+        let refused =
+            Command::new("bash").arg(&script).args(arguments).env("PATH", "/usr/bin:/bin").output().unwrap();
         let said = String::from_utf8(refused.stderr).unwrap();
         assert!(refused.status.code() == Some(2) && said.contains(told), "{arguments:?}: {said}");
     }

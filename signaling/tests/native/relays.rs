@@ -72,7 +72,7 @@ async fn calls_go_on_without_a_broker() {
 #[test]
 fn a_broker_without_a_key_is_refused() {
     let refused = signaling::Config::load(Args { broker: Some("http://127.0.0.1:7300".into()), ..args() });
-    assert!(refused.unwrap_err().to_string().contains("broker_key"));
+    assert!(refused.unwrap_err().to_string().contains("--broker-key-file"));
     let refused =
         signaling::Config::load(Args { broker_key: Some(KEY.into()), broker: Some("nowhere".into()), ..args() });
     assert!(refused.unwrap_err().to_string().contains("http://"));

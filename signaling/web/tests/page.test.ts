@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Member } from "../src/client/protocol.ts";
 import { readLink } from "../src/page/link.ts";
-import { errorWords, initials, isSource, memberWords, programState, programWords, stateHint, stateWords } from "../src/page/words.ts";
+import type { Circumstances } from "../src/page/words.ts";
+import { errorWords, initials, isSource, mayComeAgain, memberWords, programState, programWords, stateHint, stateWords } from "../src/page/words.ts";
 
 const TOKEN = `e30.${Buffer.from(JSON.stringify({ room: "den", role: "speaker", exp: 2_000 })).toString("base64url")}.c2ln`;
 
@@ -50,15 +51,25 @@ describe("link", () => {
   });
 });
 
+function now(changes: Partial<Circumstances> = {}): Circumstances {
+  return { attempts: 0, offersMade: 1, soundFlows: false, ...changes };
+}
+
 describe("words", () => {
+  it("offer to come again where that can help", () => {
+    assert.deepEqual([mayComeAgain("left", undefined), mayComeAgain("evicted", undefined), mayComeAgain("refused", "room_full")], [true, true, true]);
+    assert.deepEqual([mayComeAgain("expired", undefined), mayComeAgain("refused", "token_wrong_room")], [false, false]);
+  });
+
   it("say each state", () => {
-    assert.equal(stateWords("reconnecting", 9, true), "Reconnecting: sound goes on");
-    assert.equal(stateWords("lost", 0, false), "Lost connection: trying again");
-    assert.notEqual(stateWords("connecting", 0, false), stateWords("connecting", 9, false));
+    assert.equal(stateWords("reconnecting", now({ soundFlows: true })), "Reconnecting: sound goes on");
+    assert.equal(stateWords("lost", now()), "Lost connection: trying again");
+    assert.notEqual(stateWords("connecting", now()), stateWords("connecting", now({ attempts: 9 })));
+    assert.match(stateHint("connecting", now({ attempts: 9 })), /does not answer/);
   });
 
   it("promise sound only while somebody is heard", () => {
-    const said = (flows: boolean) => `${stateWords("reconnecting", 1, flows)} ${stateHint("reconnecting", 1, flows)}`;
+    const said = (flows: boolean) => `${stateWords("reconnecting", now({ soundFlows: flows }))} ${stateHint("reconnecting", now({ soundFlows: flows }))}`;
     assert.match(said(true), /sound goes on.*still hear/);
     assert.doesNotMatch(said(false), /goes on|still hear/);
   });

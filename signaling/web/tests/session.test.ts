@@ -57,6 +57,17 @@ describe("joining", () => {
     assert.equal(Driver.inCall().session.state, "in_call");
   });
 
+  it("tells of each attempt, so that the page can say that nobody answers", () => {
+    const driver = new Driver();
+    driver.on({ on: "connect" });
+    const told: number[] = [];
+    for (let n = 0; n < 5; n += 1) {
+      const effects = driver.on({ on: "socket_closed" }, { on: "timer", name: "socket" });
+      if (effects.some((effect) => effect.do === "state" && effect.state === "connecting")) told.push(driver.session.socketAttempts);
+    }
+    assert.deepEqual(told, [1, 2, 3, 4, 5]);
+  });
+
   it("ends when the token has expired, with the server's words", () => {
     const driver = new Driver();
     driver.on({ on: "connect" }, { on: "socket_opened" }, { on: "hello_refused", error: EXPIRED });

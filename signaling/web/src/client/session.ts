@@ -307,13 +307,17 @@ export class Session {
   #publish(): void {
     const error = this.#error;
     const state = this.#compute();
-    if (state === this.#state && error === this.#publishedError) return;
+    // Every attempt to come in is told: after some of them the page says that the server cannot be reached.
+    const attempts = state === "connecting" ? this.socketAttempts : 0;
+    if (state === this.#state && error === this.#publishedError && attempts === this.#publishedAttempts) return;
     this.#state = state;
     this.#publishedError = error;
+    this.#publishedAttempts = attempts;
     this.#push({ do: "state", state, end: this.#end, error });
   }
 
   #publishedError: ProtocolError | null = null;
+  #publishedAttempts = 0;
 
   #compute(): CallState {
     if (this.#end !== null) return "ended";

@@ -89,10 +89,10 @@ export class CallView {
   }
 
   #showState(): void {
-    const { state, attempts, error, soundFlows } = this.#client;
-    setText(this.#stateText, stateWords(state, attempts, soundFlows));
+    const { state, error } = this.#client;
+    setText(this.#stateText, stateWords(state, this.#client));
     this.#state.dataset.state = state;
-    const hint = stateHint(state, this.#client.offersMade, soundFlows);
+    const hint = stateHint(state, this.#client);
     const said = error === null ? "" : `The server says: ${errorWords(error)}`;
     setText(this.#hintText, hint);
     setText(this.#serverHint, said);

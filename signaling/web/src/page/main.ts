@@ -11,6 +11,7 @@ import { readLink } from "./link.ts";
 import type { Link } from "./link.ts";
 import { PreJoin } from "./prejoin.ts";
 import type { JoinChoice } from "./prejoin.ts";
+import { mayComeAgain } from "./words.ts";
 
 type ReadyLink = Extract<Link, { kind: "ready" }>;
 
@@ -65,7 +66,7 @@ function join(link: ReadyLink, choice: JoinChoice): { client: CarillonClient; vi
 function ended(link: ReadyLink, client: CarillonClient, end: EndReason): void {
   if (call?.client !== client) return;
   closeCall();
-  const again = end === "expired" ? null : () => showJoin(link);
+  const again = mayComeAgain(end, client.error?.code) ? () => showJoin(link) : null;
   showPlain(endingView(end, client.error, again));
 }
 

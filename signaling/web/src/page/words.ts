@@ -8,8 +8,16 @@ const ATTEMPTS_UNTIL_UNREACHABLE = 4;
 /** The first offer and its ICE restart have failed then. */
 const OFFERS_UNTIL_BLOCKED = 3;
 
-/** `soundFlows`: somebody was heard a moment ago. Only then may the page promise that sound goes on. */
-export function stateWords(state: CallState, attempts: number, soundFlows: boolean): string {
+/** What the words of a state depend on. */
+export interface Circumstances {
+  /** Attempts to reach the server since it was last heard. */
+  attempts: number;
+  offersMade: number;
+  /** Somebody was heard a moment ago. Only then may the page promise that sound goes on. */
+  soundFlows: boolean;
+}
+
+export function stateWords(state: CallState, { attempts, soundFlows }: Circumstances): string {
   switch (state) {
     case "idle":
       return "Not connected";
@@ -27,7 +35,7 @@ export function stateWords(state: CallState, attempts: number, soundFlows: boole
 }
 
 /** What a state means for the user; empty when there is nothing to explain. */
-export function stateHint(state: CallState, offersMade: number, soundFlows: boolean): string {
+export function stateHint(state: CallState, { attempts, offersMade, soundFlows }: Circumstances): string {
   switch (state) {
     case "reconnecting":
       if (!soundFlows) return "The line to the server is interrupted, and nobody is heard right now. Stay here: the page keeps trying.";
@@ -35,6 +43,7 @@ export function stateHint(state: CallState, offersMade: number, soundFlows: bool
     case "lost":
       return "No sound gets through right now. Stay here: the call comes back by itself as soon as the network does.";
     case "connecting":
+      if (attempts >= ATTEMPTS_UNTIL_UNREACHABLE) return "The server does not answer. Stay here: the page keeps trying.";
       return offersMade < OFFERS_UNTIL_BLOCKED ? "" : "The server answers, but no sound connection comes up. A firewall may block UDP between you and the media node.";
     case "idle":
     case "in_call":
@@ -56,6 +65,11 @@ function sentence(text: string): string {
 export interface Ending {
   title: string;
   text: string;
+}
+
+/** A link that the server refused once it will refuse again. */
+export function mayComeAgain(end: EndReason, code: string | undefined): boolean {
+  return end !== "expired" && !(end === "refused" && code?.startsWith("token_") === true);
 }
 
 export function endingWords(end: EndReason | "no_token" | "bad_token"): Ending {
