@@ -132,7 +132,7 @@ mod tests {
             if let Some(seen) = shown(&name) {
                 prop_assert!(is_visible(&seen));
                 prop_assert!(!seen.chars().any(char::is_control));
-                prop_assert_eq!(shown(&seen), Some(seen.clone()));
+                prop_assert_eq!(shown(&seen), Some(seen));
             }
             prop_assert_eq!(shown(&name).is_some(), is_visible(&name));
         }

@@ -44,7 +44,7 @@ mod tests {
         #[error("file x cannot be read: {0}; give another")]
         Inside(#[source] io::Error),
         #[error("no call: {0}")]
-        Twice(#[source] Box<Told>),
+        Twice(#[source] Box<Self>),
     }
 
     #[test]
