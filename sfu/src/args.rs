@@ -95,6 +95,10 @@ pub struct Args {
     /// Microseconds that a media thread looks for work before it sleeps: less delay for more CPU [default: 0]
     #[arg(long, value_name = "US")]
     pub busy_poll_us: Option<u32>,
+    /// Microseconds that datagrams may wait for others while a media thread gets two and more in such a time: less CPU for
+    /// more delay. 0: they never wait [default: 1000]
+    #[arg(long, value_name = "US")]
+    pub gather_us: Option<u32>,
     /// text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log: Option<LogFormat>,

@@ -29,6 +29,8 @@ const HOLD_MS_MAX: u8 = 5;
 const SHED_AT_PERCENT: std::ops::RangeInclusive<u8> = 30..=100;
 /// The longest time between two packets of a quiet room: who looks for longer never sleeps.
 const BUSY_POLL_US_MAX: u32 = 20_000;
+/// A quarter of a frame: more would be heard as delay, and saves little.
+const GATHER_US_MAX: u32 = 5_000;
 /// A token that can be guessed opens every call of the node.
 const TOKEN_BYTES_MIN: usize = 16;
 /// Signalling processes that a node announces itself to.
@@ -64,6 +66,7 @@ struct Settings {
     shed_at_percent: u8,
     pin: bool,
     busy_poll_us: u32,
+    gather_us: u32,
     log: LogFormat,
     log_filter: String,
 }
@@ -100,6 +103,7 @@ impl Default for Settings {
             shed_at_percent: 85,
             pin: false,
             busy_poll_us: 0,
+            gather_us: 1_000,
             log: LogFormat::Text,
             log_filter: "info".to_owned(),
         }
@@ -203,6 +207,7 @@ impl Config {
                 busy_poll: Duration::from_micros(
                     within("busy_poll_us", settings.busy_poll_us, 0..=BUSY_POLL_US_MAX)?.into(),
                 ),
+                gather: Duration::from_micros(within("gather_us", settings.gather_us, 0..=GATHER_US_MAX)?.into()),
             },
             listen: settings.listen,
             port: settings.port,
@@ -346,6 +351,7 @@ mod tests {
             shed_at_percent: Some(70),
             pin: true,
             busy_poll_us: Some(50),
+            gather_us: Some(250),
             log: Some(LogFormat::Json),
             log_filter: Some("debug".to_owned()),
             ..Args::default()
@@ -354,6 +360,7 @@ mod tests {
         assert_eq!((config.port, config.shards, config.peers_max, config.room_peers_max), (50_000, 2, 10, 5));
         assert_eq!(config.room_share, 3);
         assert!(config.pin && config.tuning.busy_poll == Duration::from_micros(50));
+        assert_eq!(config.tuning.gather, Duration::from_micros(250));
         assert_eq!(config.control_token.expose(), TOKEN);
         assert_eq!(config.announce[0].host(), Some("127.0.0.1"));
         assert_eq!((config.tuning.hold, config.gro, config.ice_tcp), (Duration::from_millis(3), false, false));
@@ -389,6 +396,7 @@ mod tests {
         for (line, start) in [
             ("shards = 0", "shards is 0, must be from 1 to 64"),
             ("busy_poll_us = 100000", "busy_poll_us is 100000, must be from 0 to 20000"),
+            ("gather_us = 5001", "gather_us is 5001, must be from 0 to 5000"),
             ("port = 65535\nshards = 2", "port is 65535, must be at most 65534 with 2 shards"),
             ("peers_max = 5000", "peers_max is 5000, must be from 1 to 4096"),
             ("shed_at_percent = 101", "shed_at_percent is 101, must be from 30 to 100"),

@@ -65,6 +65,8 @@ pub(crate) struct ShellCounters {
     pub(crate) handshake_work_us: u64,
     /// Part of the time that was work, in millionths.
     pub(crate) busy_ppm: u64,
+    /// Goes by the clock.
+    pub(crate) gathers: bool,
     pub(crate) gone: [u64; GONE.len()],
 }
 
@@ -110,7 +112,7 @@ const fn gauge(name: &'static str, help: &'static str, read: fn(&Reading<'_>) ->
 
 /// Named, because the type of [`Published`] cannot ask the table for its length: with optimisation on, the compiler
 /// then goes round in a circle through the functions inside.
-const SERIES_COUNT: usize = 40;
+const SERIES_COUNT: usize = 41;
 
 const SERIES: [Series; SERIES_COUNT] = [
     gauge("peers", "Peers placed", |r| r.peers as u64),
@@ -122,6 +124,9 @@ const SERIES: [Series; SERIES_COUNT] = [
         read: |r| r.shell.busy_ppm,
     },
     counter("shard_turns", "Turns of the loop", |r| r.shell.turns),
+    gauge("shard_gathering", "1 while so much comes that the shard takes it by the clock", |r| {
+        r.shell.gathers.into()
+    }),
     counter("shard_restarts", "Times that the shard failed, lost its peers and began anew", |r| r.shell.restarts),
     counter("datagrams_received", "Datagrams received", |r| r.core.datagrams_received),
     counter("received_bytes", "Payload bytes of datagrams received", |r| r.core.bytes_received),

@@ -5,6 +5,7 @@
 mod backlog;
 mod bus;
 pub(crate) mod cores;
+mod gathering;
 mod handshakes;
 mod ring;
 mod stream;
@@ -93,6 +94,8 @@ pub(crate) struct Tuning {
     pub(crate) hold: Duration,
     /// How long it looks for work before it sleeps.
     pub(crate) busy_poll: Duration,
+    /// How long datagrams may wait for others while many come.
+    pub(crate) gather: Duration,
 }
 
 /// A shard's socket, bound before any thread starts, so that a port in use stops the start of the node.

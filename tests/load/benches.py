@@ -15,10 +15,12 @@ RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "r
 ROUNDS = 3
 
 
-def options(about):
+def options(about, *flags):
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--quick", action="store_true")
+    for flag in flags:
+        parser.add_argument(flag, action="store_true")
     found = parser.parse_args()
     found.rounds = max(1, found.rounds)
     if not servers.enter_namespace():

@@ -17,7 +17,7 @@ use udp::{Options, SendBatch, Socket, Transmit};
 use super::process::Used;
 
 /// What our node sends in one call at most.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
 /// As the node's sockets have it.
 const SEND_BUFFER_BYTES: usize = 4 << 20;
 /// A packet of the node around an Opus payload: header with one CSRC, a level, the tag.

@@ -64,10 +64,12 @@ impl Frames {
         &self.talk[at % self.talk.len()]
     }
 
-    /// The first place from there on where somebody begins to speak: the sound rises above a room's.
+    /// The first place from there on where somebody begins to speak: the sound rises, and goes on. The last moment of a
+    /// word before a pause is no beginning, and nobody could tell it from a knock.
     pub(super) fn onset_from(&self, at: usize) -> usize {
-        let speaks = |at: usize| self.talk(at).level < VOICED_LEVEL && self.talk(at + 1).level < VOICED_LEVEL;
-        (at..at + self.talk.len()).find(|at| speaks(*at)).unwrap_or(at)
+        let is_voiced = |at: usize| self.talk(at).level < VOICED_LEVEL;
+        let rises = |at: usize| !is_voiced(at + self.talk.len() - 1) && is_voiced(at) && is_voiced(at + 1);
+        (at..at + self.talk.len()).find(|at| rises(*at)).unwrap_or(at)
     }
 
     pub(super) fn pause(&self) -> &Frame {
@@ -154,7 +156,10 @@ mod tests {
         let frames = Frames::encode(&Audio::default()).expect("encodes");
         for at in 0..2 * frames.len() {
             let onset = frames.onset_from(at);
-            assert!(onset - at < 60 && frames.talk(onset).level < VOICED_LEVEL, "{at}: {onset}");
+            // What is left of a syllable, and the longest pause, of four.
+            assert!(onset - at < 5 * 13, "{at}: {onset}");
+            let voiced = (0..8).take_while(|n| frames.talk(onset + n).level < VOICED_LEVEL).count();
+            assert!(voiced >= 5, "{at}: {voiced} frames from {onset} on");
         }
     }
 

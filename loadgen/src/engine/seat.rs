@@ -117,7 +117,7 @@ impl Seat {
         tally.send_late.record(now.saturating_duration_since(due));
         self.frames += 1;
         if tick.is_onset {
-            // Nobody begins a turn with a pause, and what is timed is how long a voice goes unheard.
+            // Nobody begins a turn with a pause or with the end of a word, and what is timed is how long a voice goes unheard.
             self.frames = setting.frames.onset_from(self.frames);
         }
         let frame = if tick.is_pause { setting.frames.pause() } else { setting.frames.talk(self.frames) };

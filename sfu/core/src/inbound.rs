@@ -90,7 +90,9 @@ impl Node {
         if !track.allowance.take(now, self.limits.track_packets_per_second) {
             return Err(DropReason::RtpFlood);
         }
+        let spoke = track.voice.is_speaking(now);
         track.voice.hear(now, incoming.level, incoming.opus);
+        let begins_to_speak = !spoke && track.voice.is_speaking(now);
         let room = &mut self.rooms[peer.room];
         let holder = Holder { key: Some(key), shard: self.shard, peer: peer.id, track: track.id };
         let claim = room.claim(now, track.kind, holder, track.voice);
@@ -98,7 +100,7 @@ impl Node {
         let Some(place) = claim.place else {
             let room_key = peer.room;
             if claim.waits {
-                self.ask_home(now, room_key, claim.changed);
+                self.ask_home(now, room_key, claim.changed || begins_to_speak);
             }
             return Err(DropReason::RtpNoSlot);
         };

@@ -19,7 +19,8 @@ use crate::{
     track::shard_of,
 };
 
-/// Offers of voices that wait for a slot, to the home. Two packets of 20 ms: a new speaker is heard well within 300 ms.
+/// Offers of voices that go on waiting for a slot, to the home: two packets of 20 ms. Who is new among the best, or begins
+/// to speak, is offered at once; that is seldom, by the smoothing of levels.
 const OFFERS_INTERVAL: Duration = Duration::from_millis(40);
 /// The whole state, although nothing has changed: how long a loss may show.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -254,10 +255,10 @@ impl Node {
         }
     }
 
-    /// A track is live and has no slot: the home should know, at once when it is a new one.
-    pub(crate) fn ask_home(&mut self, now: Instant, key: usize, is_new: bool) {
+    /// A track is live and has no slot: the home should know, and some of it at once.
+    pub(crate) fn ask_home(&mut self, now: Instant, key: usize, is_urgent: bool) {
         let Some(spread) = &mut self.rooms[key].spread else { return };
-        if is_new || now >= spread.offers_at {
+        if is_urgent || now >= spread.offers_at {
             spread.offers_at = now + OFFERS_INTERVAL;
             self.queue_news(key);
         }

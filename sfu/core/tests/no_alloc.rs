@@ -6,8 +6,8 @@ mod sim;
 
 use std::time::Duration;
 
-use sfu_core::Path;
-use sim::{Client, World};
+use sfu_core::{Command, Limits, Path, ShardId, ShardSet};
+use sim::{Client, ROOM, World, origin};
 
 #[test]
 fn forwarding_to_fifty_listeners_allocates_nothing() {
@@ -74,4 +74,63 @@ fn neither_does_redundancy_nor_keeping_packets_to_be_asked_for_again() {
     let allocations = allocation_counter::measure(|| forward(rest));
     assert_eq!(allocations.count_total, 0);
     assert!(longest > 3 * 80, "two packets are repeated");
+}
+
+/// Hands over what is for the other shard; `items` has its memory already.
+fn exchange(shard: ShardId, (from, to): (&mut World, &mut World), items: &mut Vec<u8>) {
+    for item in from.node.bus_transmits(from.now) {
+        items.clear();
+        items.extend_from_slice(item.bytes);
+        to.node.handle_bus(to.now, shard, items);
+    }
+    from.node.clear_bus_transmits();
+}
+
+#[test]
+fn nor_does_a_room_on_two_shards() {
+    let ids = [0, 1].map(|index| ShardId::new(index).unwrap());
+    let [mut home, mut away] = ids.map(|id| World::on_shard(id, Limits::default(), origin()));
+    let mut publishers = [Client::connected(&mut home, 1, |_| {}), Client::connected(&mut away, 2, |_| {})];
+    for id in 3..23 {
+        Client::connected(&mut home, id, |_| {});
+        Client::connected(&mut away, 100 + id, |_| {});
+    }
+    let shards: ShardSet = ids.into_iter().collect();
+    for world in [&mut home, &mut away] {
+        world.command(Command::Spread { room: ROOM, home: ids[0], shards });
+    }
+    away.now = away.now.max(home.now);
+    home.now = away.now;
+    let mut packets: Vec<[Vec<u8>; 2]> = (0..400u64)
+        .map(|n| {
+            publishers.each_mut().map(|publisher| {
+                let ssrc = publisher.streams[0].ssrc;
+                publisher.packet((111, false), (100 + n, 960 * n as u32, ssrc), Some(30), &[0x78; 80])
+            })
+        })
+        .collect();
+    let paths = publishers.each_ref().map(|publisher| Path::udp(publisher.address));
+    let mut items = Vec::with_capacity(4_096);
+    let mut forward = |packets: &mut [[Vec<u8>; 2]]| {
+        let mut sent = 0;
+        for [at_home, elsewhere] in packets {
+            home.now += Duration::from_millis(20);
+            away.now = home.now;
+            home.node.handle_datagram(home.now, paths[0], at_home);
+            away.node.handle_datagram(away.now, paths[1], elsewhere);
+            exchange(ids[1], (&mut away, &mut home), &mut items);
+            exchange(ids[0], (&mut home, &mut away), &mut items);
+            for world in [&mut home, &mut away] {
+                sent += world.node.transmits().count();
+                world.node.clear_transmits();
+            }
+        }
+        sent
+    };
+    // A voice away from home asks for its slot first.
+    let (first, rest) = packets.split_at_mut(100);
+    assert!(forward(first) >= 99 * 2 * 41);
+    let mut sent = 0;
+    let allocations = allocation_counter::measure(|| sent = forward(rest));
+    assert_eq!((sent, allocations.count_total), (300 * 2 * 41, 0));
 }

@@ -36,9 +36,14 @@ impl Backlog {
         Duration::from_nanos(waited.and_then(|nanos| u64::try_from(nanos).ok()).unwrap_or(0))
     }
 
-    /// The queue is empty behind this one.
-    pub(super) fn ran_empty(&mut self, newest: Option<Duration>, now: Instant) {
-        self.zero = self.shown(newest, now).or(self.zero);
+    /// The queue is empty behind this one, which has waited for at most so long unless a clock has jumped.
+    pub(super) fn ran_empty(&mut self, newest: Option<Duration>, now: Instant, wait_max: Duration) {
+        let Some(shown) = self.shown(newest, now) else { return };
+        let wait_max = i64::try_from(wait_max.as_nanos()).unwrap_or(i64::MAX);
+        let may_have_waited = self.zero.is_some_and(|zero| (0..=wait_max).contains(&shown.saturating_sub(zero)));
+        if !may_have_waited {
+            self.zero = Some(shown);
+        }
     }
 
     fn shown(&self, arrived: Option<Duration>, now: Instant) -> Option<i64> {
@@ -77,7 +82,7 @@ mod tests {
         }
 
         fn run_empty(&mut self) {
-            self.backlog.ran_empty(Some(self.wall), self.now);
+            self.backlog.ran_empty(Some(self.wall), self.now, Duration::ZERO);
         }
     }
 
@@ -104,6 +109,21 @@ mod tests {
         clocks.pass(5 * 1_000 * MS);
         assert!(clocks.is_late(4_000 * MS), "from the beginning of the pause");
         assert!(!clocks.is_late(10 * MS), "from its end");
+    }
+
+    #[test]
+    fn waiting_on_purpose_is_told_from_a_jump_of_the_clock() {
+        let mut clocks = Clocks::new();
+        clocks.run_empty();
+        for waited in [MS, MS / 2] {
+            let newest = Some(clocks.wall - waited);
+            clocks.backlog.ran_empty(newest, clocks.now, MS);
+            assert_eq!(clocks.backlog.waited(newest, clocks.now), waited);
+        }
+        clocks.wall -= HOUR;
+        let newest = Some(clocks.wall);
+        clocks.backlog.ran_empty(newest, clocks.now, MS);
+        assert_eq!(clocks.backlog.waited(newest, clocks.now), Duration::ZERO);
     }
 
     #[test]

@@ -15,6 +15,10 @@ async fn next(reports: &mut mpsc::Receiver<Report>) -> News {
 }
 
 fn running() -> (ShardHandle, mpsc::Receiver<Report>) {
+    running_with(Tuning::default())
+}
+
+fn running_with(tuning: Tuning) -> (ShardHandle, mpsc::Receiver<Report>) {
     let (reports, queue) = mpsc::channel(16);
     let bound = bind(Ipv4Addr::LOCALHOST.into(), 0, (BUFFER_BYTES, true)).unwrap();
     let config = NodeConfig {
@@ -25,8 +29,16 @@ fn running() -> (ShardHandle, mpsc::Receiver<Report>) {
         limits: Limits { peers: 10, ..Limits::default() },
     };
     let bus = mesh(1).pop().unwrap();
-    let wiring = Wiring { bus, core: None, tuning: Tuning::default() };
+    let wiring = Wiring { bus, core: None, tuning };
     (spawn(0, bound, (config, wiring), reports).unwrap(), queue)
+}
+
+fn scrape(shard: &ShardHandle) -> String {
+    let mut text = String::new();
+    let registry =
+        crate::metrics::registry(vec![(shard.local_addr, Arc::clone(&shard.published))], &ControlMeters::default());
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    text
 }
 
 /// Without the waker each answer would wait for the end of the longest wait.
@@ -53,14 +65,44 @@ async fn counts_what_came_before_its_end() {
     }
     shard.call(Command::Leave { peer: PeerId(1) }).await.unwrap().unwrap_err();
     shard.stop().await;
-    let mut text = String::new();
-    let registry =
-        crate::metrics::registry(vec![(shard.local_addr, Arc::clone(&shard.published))], &ControlMeters::default());
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let text = scrape(&shard);
     for line in ["sfu_datagrams_received_total{shard=\"0\"} 3", "reason=\"unknown_protocol\"} 3"] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
     assert!(shard.published.busy() < 0.9);
+}
+
+/// Whether it gathers, once it says so; a slow machine only takes longer.
+async fn comes_to_gather(shard: &ShardHandle, wanted: bool, datagrams: usize) -> u32 {
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for round in 0..1_000 {
+        if scrape(shard).contains(&format!("sfu_shard_gathering{{shard=\"0\"}} {}", u8::from(wanted))) {
+            return round * datagrams as u32;
+        }
+        for _ in 0..datagrams {
+            sender.send_to(&[0xff; 20], shard.local_addr).unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("gathers: not {wanted}");
+}
+
+#[tokio::test]
+async fn a_shard_that_goes_by_the_clock_takes_all_that_comes_and_stops_when_less_does() {
+    let gather = Duration::from_millis(5);
+    let (mut shard, _reports) = running_with(Tuning { gather, ..Tuning::default() });
+    assert_eq!(comes_to_gather(&shard, false, 0).await, 0);
+    let sent = comes_to_gather(&shard, true, 50).await;
+    for _ in 0..3 {
+        let refused = shard.call(Command::Leave { peer: PeerId(1) }).await.unwrap();
+        assert_eq!(refused.unwrap_err(), CommandError::NoSuchPeer);
+    }
+    comes_to_gather(&shard, false, 0).await;
+    shard.call(Command::Leave { peer: PeerId(1) }).await.unwrap().unwrap_err();
+    shard.stop().await;
+    let text = scrape(&shard);
+    let taken = format!("sfu_datagrams_received_total{{shard=\"0\"}} {sent}");
+    assert!(sent > 0 && text.contains(&taken), "{taken} is not in\n{text}");
 }
 
 #[test]

@@ -9,8 +9,9 @@
 //! 7. passes events on, and publishes counters some times a second.
 //!
 //! What other shards are to have goes to them before its own listeners get anything, so that all work at the same time.
-//! It waits only when a turn has left nothing to do. The clock is read once after waiting, for the whole turn, and once
-//! before, for the busy ratio.
+//! It waits only when a turn has left nothing to do: for whatever comes first or, when much comes, for the next beat of
+//! [`Gathering`], so that it takes several datagrams at once. The clock is read once after waiting, for the whole turn, and
+//! once before, for the busy ratio.
 
 use std::io;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use udp::{Poller, Ready, RecvBatch, SendBatch, Socket, Transmit, Waker};
 
 use super::backlog::Backlog;
 use super::bus::BusEnd;
+use super::gathering::Gathering;
 use super::handshakes::Handshakes;
 use super::streams::Streams;
 use super::{News, Order, Report, StartError, Tuning, Wiring};
@@ -73,6 +75,7 @@ pub(super) struct Shard {
     counters: ShellCounters,
     published: Arc<Published>,
     pace: Pace,
+    gathering: Gathering,
     tuning: Tuning,
     /// Since when the oldest packet waits for others to its listener.
     held_since: Option<Instant>,
@@ -123,6 +126,7 @@ impl Shard {
             counters: ShellCounters::default(),
             published,
             pace: Pace { published_at: now, waited: Duration::ZERO },
+            gathering: Gathering::new(tuning.gather),
             tuning,
             held_since: None,
             oldest: None,
@@ -146,11 +150,18 @@ impl Shard {
             }
             let before = Instant::now();
             let timeout = if has_more { Duration::ZERO } else { self.wait_time(before) };
-            let ready = self.wait(timeout)?;
+            match self.gathering.pause(now, before) {
+                Some(pause) => {
+                    self.sleep(pause.min(timeout))?;
+                    is_readable = true;
+                }
+                None => {
+                    self.ready = self.wait(timeout)?;
+                    is_readable = self.ready.contains(SOCKET_TOKEN);
+                }
+            }
             now = Instant::now();
             self.pace.waited += now - before;
-            is_readable = ready.contains(SOCKET_TOKEN);
-            self.ready = ready;
         }
     }
 
@@ -194,6 +205,7 @@ impl Shard {
             self.counters.receive_errors += 1;
             return false;
         };
+        self.gathering.count(count);
         let (received_at, mut now, mut newest) = (now, now, None);
         for datagram in self.received.iter_mut() {
             let path = Path::udp(datagram.remote);
@@ -222,7 +234,7 @@ impl Shard {
             }
         }
         if count < RECEIVE_BATCH {
-            self.backlog.ran_empty(newest, received_at);
+            self.backlog.ran_empty(newest, received_at, self.gathering.wait_max());
         }
         self.counters.receive_truncated = self.received.truncated();
         count >= RECEIVE_BATCH
@@ -252,6 +264,7 @@ impl Shard {
                 self.held_since = None;
             }
         }
+        self.gathering.count(taken);
         !self.bus.is_empty()
     }
 
@@ -268,6 +281,16 @@ impl Shard {
         let ready = self.poller.wait(Some(timeout));
         self.bus.awake();
         ready
+    }
+
+    /// Whatever comes. All that is looked at in each turn needs no waker; connections are asked for when there are any.
+    fn sleep(&mut self, pause: Duration) -> io::Result<()> {
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
+        self.ready =
+            if self.streams.is_empty() { Ready::default() } else { self.poller.wait(Some(Duration::ZERO))? };
+        Ok(())
     }
 
     /// Looks again and again for a while, which costs a core and saves the time that waking up takes.
@@ -342,6 +365,7 @@ impl Shard {
             let busy = 1.0 - (self.pace.waited.as_secs_f64() / elapsed.as_secs_f64()).clamp(0.0, 1.0);
             let before = self.counters.busy_ppm as f64 / 1e6;
             self.counters.busy_ppm = ((before + (busy - before) * BUSY_WEIGHT) * 1e6) as u64;
+            self.counters.gathers = self.gathering.judge(elapsed);
             self.pace = Pace { published_at: now, waited: Duration::ZERO };
         } else if !is_last {
             return;

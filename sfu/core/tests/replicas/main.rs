@@ -9,12 +9,14 @@ mod call;
 mod churn;
 
 use call::Call;
-use sfu_core::{DropReason, Event, SlotAssignment, TrackKind};
+use sfu_core::{DropReason, Event, Limits, SlotAssignment, TrackKind};
 
 const ADA: u64 = 1;
 const BEN: u64 = 2;
 const CLEO: u64 = 3;
 const DAN: u64 = 4;
+/// Of 20 ms, at 20 dB below overload after a quiet room.
+const PACKETS_TO_SPEAK: usize = 4;
 
 /// Ada at home, Ben and Cleo on the other shard.
 fn three() -> Call {
@@ -71,6 +73,31 @@ fn speakers_away_from_home_get_slots_from_it() {
     assert_eq!(first_of(&call, BEN, b"ben"), 0);
     let slots = call.agreed_slots();
     assert_eq!(slots.iter().map(|slot| slot.peer.0).collect::<Vec<_>>(), [BEN, CLEO, ADA]);
+}
+
+#[test]
+fn who_begins_to_speak_away_from_home_is_heard_at_once() {
+    const QUIET: u8 = 75;
+    const LOUD: u8 = 20;
+    // A slot and a spare seat, which those at home have. Offers are repeated each 40 ms: at any moment between two.
+    for ticks_before in [25, 26, 27, 28] {
+        let mut call = Call::with_limits(2, Limits { speech_slots: 1, ..Limits::default() });
+        call.join(0, ADA);
+        call.join(0, DAN);
+        call.join(1, BEN);
+        call.join(1, CLEO);
+        let mut tick = |ben: u8| {
+            for (id, level) in [(ADA, QUIET), (DAN, QUIET), (BEN, ben), (CLEO, QUIET)] {
+                call.client_mut(id).send(0, &[0x78, id as u8], Some(level), false);
+            }
+            call.run_ms(20);
+            call.client(CLEO).heard().contains(&&[0x78, BEN as u8][..])
+        };
+        assert!((0..ticks_before).all(|_| !tick(QUIET)));
+        // The packets after which he counts as a speaker, and one that goes into the slot.
+        let heard_after = (1..20).find(|_| tick(LOUD));
+        assert_eq!(heard_after, Some(PACKETS_TO_SPEAK + 1), "after {ticks_before}");
+    }
 }
 
 #[test]
