@@ -44,7 +44,9 @@ pub enum TokenKeyError {
 }
 
 impl TokenKey {
+    /// Of several with commas the first, which is the one that mints at signalling, too.
     pub fn parse(text: &str) -> Result<Self, TokenKeyError> {
+        let text = text.split(',').map(str::trim).find(|key| !key.is_empty()).unwrap_or_default();
         let (id, secret) = text.split_once(':').filter(|(id, _)| !id.is_empty()).ok_or(TokenKeyError::Form)?;
         if secret.len() < 32 {
             return Err(TokenKeyError::TooShort);
@@ -136,5 +138,8 @@ mod tests {
         assert!(!format!("{key:?}").contains("0123"));
         assert_eq!(TokenKey::parse("0123456789abcdef0123456789abcdef").err(), Some(TokenKeyError::Form));
         assert_eq!(TokenKey::parse("k1:short").err(), Some(TokenKeyError::TooShort));
+        let several = TokenKey::parse("k1:0123456789abcdef0123456789abcdef, k2:fedcba9876543210fedcba9876543210")
+            .expect("keys");
+        assert_eq!((several.id.as_str(), several.secret.0.len()), ("k1", 32));
     }
 }

@@ -91,13 +91,15 @@ impl Access {
         let mut access = Self::default();
         let key_bytes_min = if dev { 1 } else { API_KEY_BYTES_MIN };
         for entry in api_keys {
-            let (id, key) = split(entry, "API key", key_bytes_min)?;
+            let (id, key) = split(entry.expose(), "API key", key_bytes_min)?;
             if access.api_keys.iter().any(|(known, _)| known == id) {
                 return Err(AccessError::Duplicate("API key", id.to_owned()));
             }
             access.api_keys.push((id.to_owned(), Sha256::digest(key).into()));
         }
-        for entry in token_keys {
+        // One text means the same here as at signalling, whether it is a line of a file or a variable.
+        let token_keys = token_keys.into_iter().flat_map(|keys| keys.expose().split(',')).map(str::trim);
+        for entry in token_keys.filter(|entry| !entry.is_empty()) {
             let (id, secret) = split(entry, "token key", TOKEN_SECRET_BYTES_MIN)?;
             let key = DecodingKey::from_secret(secret.as_bytes());
             if access.token_keys.insert(id.to_owned(), key).is_some() {
@@ -159,9 +161,8 @@ impl Access {
     }
 }
 
-fn split<'a>(entry: &'a Secret, what: &'static str, bytes_min: usize) -> Result<(&'a str, &'a str), AccessError> {
-    let (id, secret) =
-        entry.expose().split_once(':').filter(|(id, _)| !id.is_empty()).ok_or(AccessError::Form(what))?;
+fn split<'a>(entry: &'a str, what: &'static str, bytes_min: usize) -> Result<(&'a str, &'a str), AccessError> {
+    let (id, secret) = entry.split_once(':').filter(|(id, _)| !id.is_empty()).ok_or(AccessError::Form(what))?;
     if secret.len() < bytes_min {
         return Err(AccessError::TooShort(what, id.to_owned(), bytes_min));
     }
@@ -251,6 +252,15 @@ mod tests {
         assert_eq!(access().check("another-key-of-16", NOW), Ok(Caller::Program("old".into())));
         assert_eq!(access().check("desk-key-of-16-bytes", NOW), Ok(Caller::Program("desk".into())));
         assert_eq!(access().check(&with("name", "Ada".into()), NOW), Ok(Caller::Person("ada".into())));
+    }
+
+    #[test]
+    fn a_text_of_several_token_keys_is_several_keys() {
+        let keys = Secret::new(format!("b:fedcba9876543210fedcba9876543210, a:{TOKEN_SECRET}"));
+        let access = Access::new(&[], &[keys], false).unwrap();
+        assert_eq!(access.check(&with("name", "Ada".into()), NOW), Ok(Caller::Person("ada".into())));
+        let comma = Secret::new(format!("a:{TOKEN_SECRET},{TOKEN_SECRET}"));
+        assert!(Access::new(&[], &[comma], false).is_err());
     }
 
     #[test]
