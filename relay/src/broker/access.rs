@@ -29,7 +29,7 @@ pub enum AccessError {
     Form(&'static str),
     #[error("{0} id {1:?} is used twice")]
     Duplicate(&'static str, String),
-    #[error("{0} {1:?} is shorter than {2} bytes")]
+    #[error("{0} {1:?} is shorter than {2} bytes: choose a longer one")]
     TooShort(&'static str, String, usize),
     #[error("there are more than {API_KEYS_MAX} API keys")]
     TooMany,

@@ -2,6 +2,7 @@
 //! ports are taken from the first. abcdesktop's settings lie beneath our own, and with them come the habits of its broker:
 //! bare user names, one URL as a text.
 
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -110,9 +111,11 @@ pub enum ConfigError {
     EmptySecret,
     #[error("a secret is the placeholder CHANGEME: choose one, or set dev on a developer's machine")]
     Placeholder,
-    #[error("{0} must be {1}")]
-    Range(&'static str, &'static str),
-    #[error("there are more than {RELAYS_MAX} relays")]
+    #[error("{key} is {value}, must be {expected}")]
+    Range { key: &'static str, value: String, expected: &'static str },
+    #[error("stun cannot be set beside rtc_configuration, which names its own servers: write them there")]
+    Twice,
+    #[error("there are more than {RELAYS_MAX} relays: leave some out, each person is offered a few of them only")]
     TooManyRelays,
 }
 
@@ -251,10 +254,8 @@ impl Settings {
         // What stands in time or pseudonym cannot part them.
         if !separator.is_ascii_graphic() || separator.is_ascii_alphanumeric() || matches!(separator, '-' | '_' | '"')
         {
-            return Err(ConfigError::Range(
-                "rest_separator",
-                "one ASCII character that is no letter, digit, - _ or \"",
-            ));
+            let expected = "one ASCII character that is no letter, digit, - _ or \"";
+            return Err(range("rest_separator", format!("{separator:?}"), expected));
         }
         let naming = Naming { form: self.name_form.unwrap_or_default(), separator };
         let lifetime = Lifetime {
@@ -262,10 +263,10 @@ impl Settings {
             max_s: self.ttl_max.unwrap_or(TTL_S_MAX),
         };
         if !(1..=TTL_S_MAX).contains(&lifetime.max_s) {
-            return Err(ConfigError::Range("ttl_max", "from 1 to 86400"));
+            return Err(range("ttl_max", lifetime.max_s, "from 1 to 86400 seconds"));
         }
         if !(1..=lifetime.max_s).contains(&lifetime.default_s) {
-            return Err(ConfigError::Range("ttl", "from 1 to ttl_max"));
+            return Err(range("ttl", lifetime.default_s, "from 1 second to ttl_max (at most 86400)"));
         }
         Minter::new(&secrets, self.identity_key.as_ref(), naming, lifetime).ok_or(ConfigError::NoSecret)
     }
@@ -288,7 +289,7 @@ impl Settings {
             return Document::of_stun(&self.stun).map_err(|source| ConfigError::Document { key: "stun", source });
         };
         if !self.stun.is_empty() {
-            return Err(ConfigError::Range("stun", "left out beside rtc_configuration, which names its own servers"));
+            return Err(ConfigError::Twice);
         }
         let document = Literal::parse(text.expose()).map_err(|source| ConfigError::Literal { key, source })?;
         Document::new(document).map_err(|source| ConfigError::Document { key, source })
@@ -298,7 +299,7 @@ impl Settings {
         let rate = |key, value: Option<f64>, default: f64, seconds: f64| {
             let value = value.unwrap_or(default);
             if !(1.0..=1_000_000.0).contains(&value) {
-                return Err(ConfigError::Range(key, "from 1 to 1000000"));
+                return Err(range(key, value, "from 1 to 1000000"));
             }
             Ok((value, value / seconds))
         };
@@ -314,6 +315,10 @@ impl Settings {
             failures: burst(rate("failures_per_min", self.failures_per_min, 30.0, 60.0)?),
         })
     }
+}
+
+fn range(key: &'static str, value: impl Display, expected: &'static str) -> ConfigError {
+    ConfigError::Range { key, value: value.to_string(), expected }
 }
 
 /// Without blank lines and comments.

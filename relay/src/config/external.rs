@@ -25,9 +25,9 @@ pub(crate) struct Found(HashMap<(String, IpAddr), IpAddr>);
 pub enum ExternalError {
     #[error("external_ip {name}: {source}")]
     Lookup { name: String, source: io::Error },
-    #[error("external_ip {0}: no STUN server answers there")]
+    #[error("external_ip {0}: no STUN server answers there: name another one, or the address itself")]
     Silent(String),
-    #[error("external_ip {0}: the private address is none of the relay addresses")]
+    #[error("external_ip {0}: the private address is none of the relay addresses: name it in relay_ip too")]
     Private(String),
     #[error("external_ip {0}: there is no relay address of its family")]
     Family(String),
@@ -113,7 +113,7 @@ impl<'t> Public<'t> {
                 let Some(address) = look_up(host, port)?.find(|address| same(&address.ip())) else { return Ok(None) };
                 let mapped =
                     ask(local, address).map_err(|source| ExternalError::Lookup { name: host.to_owned(), source })?;
-                mapped.map(Some).ok_or_else(|| ExternalError::Silent(host.to_owned()))
+                mapped.map(Some).ok_or_else(|| ExternalError::Silent(format!("stun:{server}")))
             }
         }
     }

@@ -28,16 +28,16 @@ fn each_wrong_value_is_refused_by_name() {
         ("api_key", json!(["desk:short"]), "\"desk\" is shorter than 16 bytes"),
         ("relay", json!(["turn.example.org"]), "must begin with turn: or turns:"),
         ("relay", json!(vec!["turn:a"; 65]), "more than 64 relays"),
-        ("ttl", json!(0), "ttl must be"),
-        ("ttl", json!(86_401), "ttl must be"),
-        ("ttl_max", json!(86_401), "ttl_max must be"),
-        ("rest_separator", json!("-"), "rest_separator must be"),
+        ("ttl", json!(0), "ttl is 0, must be from 1"),
+        ("ttl", json!(86_401), "ttl is 86401, must be"),
+        ("ttl_max", json!(86_401), "ttl_max is 86401, must be"),
+        ("rest_separator", json!("-"), "rest_separator is '-', must be"),
         ("allow_origin", json!(["*"]), "\"*\" is not an origin"),
         ("rtc_configuration", json!("{'iceServers': [{}]}"), "has no urls"),
         ("rtc_configuration", json!("{"), "line 1"),
         ("stun", json!(["stun:a>, <b"]), "has no urls"),
-        ("person_per_min", json!(0), "person_per_min must be"),
-        ("address_per_s", json!(-1), "address_per_s must be"),
+        ("person_per_min", json!(0), "person_per_min is 0, must be"),
+        ("address_per_s", json!(-1), "address_per_s is -1, must be"),
     ];
     for (key, value, expected) in cases {
         let error = with(key, value).unwrap_err().to_string();
