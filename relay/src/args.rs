@@ -49,6 +49,9 @@ pub struct Args {
     /// A balancer, whose connections begin with a PROXY header; may repeat
     #[arg(long, value_name = "RANGE", value_delimiter = ',')]
     pub proxy_from: Vec<String>,
+    /// One more TCP port, for balancers only
+    #[arg(long, value_name = "PORT")]
+    pub proxy_port: Option<u16>,
     /// Addresses of relay sockets [default: those listened on, without loopback]
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     pub relay_ip: Vec<IpAddr>,

@@ -8,6 +8,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use admin::Readiness;
+use admin::failure::port_remedy;
 use admin::server::Server as AdminServer;
 use rand::TryRngCore;
 use relay_core::{AddressRange, Server, Settings, SettingsError, Shared};
@@ -41,14 +42,15 @@ const LISTENERS: &str = "listeners";
 const ALLOCATIONS: &str = "allocations";
 const PEERS: &str = "peers";
 
-/// What to change when a port cannot be had.
-const PORT_KEY: &str = "--port (listening-port in a coturn file)";
-const TLS_PORT_KEY: &str = "--tls-port (tls-listening-port in a coturn file)";
-const PROXY_PORT_KEY: &str = "proxy_port (tcp-proxy-port in a coturn file)";
+const PORT: &str = "port";
+const TLS_PORT: &str = "tls_port";
+const PROXY_PORT: &str = "proxy_port";
+const ADMIN: &str = "admin";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("{port} port {address} cannot be bound: {source}; {}", remedy(source, key))]
+    /// `key` chooses another.
+    #[error("{port} port {address} cannot be bound: {source}; {}", port_remedy(source, key, address_key(key)))]
     Port { port: &'static str, address: SocketAddr, key: &'static str, source: io::Error },
     #[error("thread cannot be started: {0}")]
     Thread(#[source] io::Error),
@@ -60,18 +62,9 @@ pub enum StartError {
     Settings(#[from] SettingsError),
 }
 
-/// What an operator can do about a port that cannot be bound; `key` chooses another.
-pub(crate) fn remedy(error: &io::Error, key: &str) -> String {
-    let kind = error.kind();
-    if kind == io::ErrorKind::AddrInUse {
-        format!("end the process that has it, or choose another port with {key}")
-    } else if kind == io::ErrorKind::AddrNotAvailable {
-        format!("this machine has no such address: choose one of its own with --listen or {key}")
-    } else if kind == io::ErrorKind::PermissionDenied {
-        format!("ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or choose another port with {key}")
-    } else {
-        format!("choose another port with {key}")
-    }
+/// The admin port has its address in the same key.
+fn address_key(key: &str) -> &str {
+    if key == ADMIN { ADMIN } else { "listen" }
 }
 
 /// A running relay.
@@ -180,7 +173,7 @@ impl Relay {
         let readiness = Readiness::new(&[LISTENERS, ALLOCATIONS, PEERS]);
         let published = threads.iter().map(|thread| Arc::clone(&thread.published)).collect();
         let registry = Arc::new(metrics::registry(published, shared, &meters));
-        let at_admin = |source| StartError::Port { port: "admin", address: config.admin, key: "--admin", source };
+        let at_admin = |source| StartError::Port { port: "admin", address: config.admin, key: ADMIN, source };
         let admin = admin::server::serve(config.admin, registry, readiness.clone(), None).await.map_err(at_admin)?;
         readiness.ready(LISTENERS);
         readiness.ready(ALLOCATIONS);
@@ -428,7 +421,7 @@ fn bind_datagram_listeners(config: &Config) -> Result<(Listeners, Datagrams), St
     for ip in &config.listen {
         let mut address = SocketAddr::new(*ip, config.port);
         for sockets in &mut by_thread {
-            let at = |source| StartError::Port { port: "UDP", address, key: PORT_KEY, source };
+            let at = |source| StartError::Port { port: "UDP", address, key: PORT, source };
             let socket = Socket::bind(address, options).map_err(at)?;
             // The first one of port 0 was given a port, which the others share.
             address = socket.local_addr().map_err(at)?;
@@ -443,7 +436,7 @@ fn bind_stream_listeners(config: &Config, listeners: &mut Listeners) -> Result<V
     let streams = &config.streams;
     let mut bound = Vec::new();
     let mut bind = |address: SocketAddr, key: &'static str, found: &mut Vec<SocketAddr>| {
-        let for_balancers = key == PROXY_PORT_KEY;
+        let for_balancers = key == PROXY_PORT;
         let at = |source| StartError::Port { port: "TCP", address, key, source };
         let listener = Listener::bind(address, for_balancers).map_err(at)?;
         found.push(listener.local_addr().map_err(at)?);
@@ -453,12 +446,12 @@ fn bind_stream_listeners(config: &Config, listeners: &mut Listeners) -> Result<V
     for (at, ip) in config.listen.iter().enumerate().filter(|_| streams.tcp) {
         // With port 0 the one that UDP was given, since clients are told one port for both.
         let port = listeners.udp.get(at).map_or(config.port, SocketAddr::port);
-        bind(SocketAddr::new(*ip, port), PORT_KEY, &mut listeners.tcp)?;
+        bind(SocketAddr::new(*ip, port), PORT, &mut listeners.tcp)?;
         if let Some(tls) = streams.tls.as_ref().filter(|tls| tls.port != config.port || tls.port == 0) {
-            bind(SocketAddr::new(*ip, tls.port), TLS_PORT_KEY, &mut listeners.tls)?;
+            bind(SocketAddr::new(*ip, tls.port), TLS_PORT, &mut listeners.tls)?;
         }
         if let Some(port) = streams.proxy_port {
-            bind(SocketAddr::new(*ip, port), PROXY_PORT_KEY, &mut listeners.proxy)?;
+            bind(SocketAddr::new(*ip, port), PROXY_PORT, &mut listeners.proxy)?;
         }
     }
     Ok(bound)

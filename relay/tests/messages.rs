@@ -34,11 +34,11 @@ fn a_port_in_use_is_named_with_the_flag_that_chooses_another() {
     let user = [("RELAY_USER", "ann:pass")];
     let text = refused(&[&base[..], &["--port", &udp_port, "--admin", "127.0.0.1:0"]].concat(), &user);
     assert!(text.contains(&format!("UDP port {udp} cannot be bound: Address already in use")), "{text}");
-    assert!(text.contains("choose another port with --port (listening-port in a coturn file)"), "{text}");
+    assert!(text.contains("choose another by --port (key port)"), "{text}");
     let text = refused(&[&base[..], &["--port", "0", "--admin", &admin]].concat(), &user);
-    assert!(text.contains(&format!("admin port {tcp} cannot")) && text.contains("with --admin"), "{text}");
+    assert!(text.contains(&format!("admin port {tcp} cannot")) && text.contains("by --admin"), "{text}");
     let text = refused(&["--dev", "--listen", "192.0.2.77", "--general", "--port", "0"], &user);
-    assert!(text.contains("192.0.2.77") && text.contains("one of its own with --listen"), "{text}");
+    assert!(text.contains("192.0.2.77") && text.contains("an address of this machine by --listen"), "{text}");
 }
 
 #[test]

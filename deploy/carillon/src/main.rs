@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(in_full(&tells_its_source).matches("address in use").count(), 1);
         let source = std::io::Error::from_raw_os_error(98);
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 3478));
-        let goes_on = anyhow::Error::from(relay::StartError::Port { port: "UDP", address, key: "--port", source });
+        let goes_on = anyhow::Error::from(relay::StartError::Port { port: "UDP", address, key: "port", source });
         assert_eq!(in_full(&goes_on).matches("os error 98").count(), 1);
         let chained = Err::<(), _>(std::io::Error::other("disk full")).context("cannot write x").context("no start");
         assert_eq!(in_full(&chained.unwrap_err()), "no start: cannot write x: disk full");

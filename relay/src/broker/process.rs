@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use admin::Readiness;
+use admin::failure::port_remedy;
 use admin::server::{Limits, Server};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,7 +15,6 @@ use super::args::Args;
 use super::config::{Config, ConfigError};
 use super::desk::Desk;
 use super::routes;
-use crate::process::remedy;
 
 /// How often files are looked at and relays counted: a new secret signs within that time.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ pub enum RunError {
     Runtime(#[source] std::io::Error),
     #[error("signals cannot be listened to: {0}")]
     Signals(#[source] std::io::Error),
-    #[error("{port} port {address} cannot be bound: {source}; {}", remedy(source, key))]
+    #[error("{port} port {address} cannot be bound: {source}; {}", port_remedy(source, key, key))]
     Port { port: &'static str, address: SocketAddr, key: &'static str, source: std::io::Error },
 }
 
@@ -94,11 +94,11 @@ impl Broker {
         let registry = Arc::new(desk.meters.registry());
         let admin = admin::server::serve(admin, registry, readiness.clone(), None)
             .await
-            .map_err(at("admin", "--admin", admin))?;
-        let listener = TcpListener::bind(http).await.map_err(at("HTTP", "--http", http))?;
+            .map_err(at("admin", "admin", admin))?;
+        let listener = TcpListener::bind(http).await.map_err(at("HTTP", "http", http))?;
         let limits = Limits { connections_max: CONNECTIONS_MAX, body_bytes_max: BODY_BYTES_MAX, ..Limits::default() };
         let router = routes::router(Arc::clone(&desk), routes::system_clock);
-        let http = admin::server::serve_router(listener, router, limits).map_err(at("HTTP", "--http", http))?;
+        let http = admin::server::serve_router(listener, router, limits).map_err(at("HTTP", "http", http))?;
         let broker = Self { desk, http, admin, readiness };
         broker.look_at_relays();
         tracing::info!(http = %broker.http_addr(), admin = %broker.admin_addr(), secrets, "Broker is running");
