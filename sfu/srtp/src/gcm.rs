@@ -1,8 +1,9 @@
 //! AEAD_AES_128_GCM and AEAD_AES_256_GCM (RFC 7714): nonce, associated data and the place of the tag.
-//! No replay protection here.
+//! No replay protection here. The key lies inside of [`Gcm`], expanded and used where it is: whoever goes through the
+//! listeners of a room meets each of their keys once, in memory that nothing has warmed.
 
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::error::Unspecified;
+use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::error::Unspecified;
 
 use crate::kdf::{Label, derive};
 use crate::keys::{Half, KeyError, Profile};
@@ -43,7 +44,10 @@ impl Gcm {
     ) -> Result<(), Unspecified> {
         let (header, rest) = packet.split_at_mut(header_len);
         let (payload, tag) = rest.split_at_mut(rest.len() - TAG_BYTES);
-        self.key.seal_in_place_scatter(self.rtp_nonce(ssrc, index), Aad::from(&*header), payload, &[], tag)
+        let sealed =
+            self.key.seal_in_place_separate_tag(self.rtp_nonce(ssrc, index), Aad::from(&*header), payload)?;
+        tag.copy_from_slice(sealed.as_ref());
+        Ok(())
     }
 
     /// `packet` is header, ciphertext and tag.
@@ -66,7 +70,10 @@ impl Gcm {
         tail.copy_from_slice(&word);
         let (clear, rest) = sealed.split_at_mut(RTCP_CLEAR_BYTES);
         let (body, tag) = rest.split_at_mut(rest.len() - TAG_BYTES);
-        self.key.seal_in_place_scatter(self.rtcp_nonce(ssrc, index), rtcp_aad(clear, word), body, &[], tag)
+        let sealed =
+            self.key.seal_in_place_separate_tag(self.rtcp_nonce(ssrc, index), rtcp_aad(clear, word), body)?;
+        tag.copy_from_slice(sealed.as_ref());
+        Ok(())
     }
 
     /// `packet` is the whole SRTCP packet whose last word is `word`. With E = 0 nothing is encrypted and all of it is

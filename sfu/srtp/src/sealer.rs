@@ -29,7 +29,8 @@ pub enum SealError {
 pub struct Sealer {
     profile: Profile,
     rtp: Cipher,
-    rtcp: Cipher,
+    /// Used each few seconds, and apart, so that the ciphers of a room's listeners lie close together.
+    rtcp: Box<Cipher>,
     next_rtcp_index: u32,
 }
 
@@ -42,7 +43,7 @@ pub(crate) enum Cipher {
 impl Sealer {
     pub fn new(profile: Profile, half: &Half) -> Result<Self, KeyError> {
         let (rtp, rtcp) = Cipher::pair(profile, half)?;
-        Ok(Self { profile, rtp, rtcp, next_rtcp_index: 0 })
+        Ok(Self { profile, rtp, rtcp: Box::new(rtcp), next_rtcp_index: 0 })
     }
 
     pub fn profile(&self) -> Profile {
@@ -93,7 +94,7 @@ impl Sealer {
             return Err(SealError::KeyExhausted);
         }
         self.next_rtcp_index += 1;
-        match &self.rtcp {
+        match &*self.rtcp {
             Cipher::Gcm(gcm) => gcm.seal_rtcp(packet, ssrc, index).map_err(|_| SealError::Cipher)?,
             Cipher::Cm(cm) => cm.seal_rtcp(packet, ssrc, index),
         }
