@@ -52,7 +52,7 @@ impl Controls {
     fn with(encode: EncodeSettings, may_speak: MaySpeak, gains: Gains) -> Self {
         let playout = Arc::new(Mutex::new(Playout::default()));
         let speakers = Arc::new(Speakers::new(may_speak, gains, Arc::clone(&playout)));
-        let fragment_ms = Arc::new(AtomicU32::new(encode.fragment_ms()));
+        let fragment_ms = Arc::new(AtomicU32::new(encode.frame_ms));
         Self { encode: watch::channel(encode).0, fragment_ms, playout, speakers }
     }
 
@@ -65,7 +65,7 @@ impl Controls {
             change.frame_ms.or(kept(now.frame_ms)),
         )
         .map_err(|error| error.to_string())?;
-        self.fragment_ms.store(settings.fragment_ms(), Ordering::Relaxed);
+        self.fragment_ms.store(settings.frame_ms, Ordering::Relaxed);
         self.encode.send_if_modified(|now| std::mem::replace(now, settings) != settings);
         Ok(settings)
     }

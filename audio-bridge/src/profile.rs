@@ -91,13 +91,6 @@ impl EncodeSettings {
         }
         Ok(Self { profile, bitrate_bps, frame_ms })
     }
-
-    /// What the daemon is asked to deliver at a time. An idle sink delivers one fragment and two by turns; halves of a frame
-    /// make that half as uneven for the listener's jitter buffer and a frame complete 2 ms sooner.
-    #[must_use]
-    pub fn fragment_ms(self) -> u32 {
-        (self.frame_ms / 2).max(FRAMES_MS[0])
-    }
 }
 
 impl Default for EncodeSettings {

@@ -2,8 +2,8 @@
 //! mode. Receivers know that as a pause and not as loss. Silence is digital silence, every sample zero, so nothing
 //! audible is ever cut; one sample that is not zero opens the gate for its own frame.
 //!
-//! Not the default: Chromium's jitter buffer starts anew after a pause and bends the first quarter second of the next
-//! sound, which is all that many system sounds have. A silent frame costs 3 bytes of payload.
+//! Not the default: nothing is cut, but Chromium's jitter buffer starts anew after a pause and bends the first quarter second
+//! of the next sound (see "Decisions" in ARCHITECTURE.md). A silent frame costs 3 bytes of payload.
 
 /// Silence that is still sent, so that the decoder's own tail ends properly.
 const HOLD_MS: u32 = 500;
