@@ -47,6 +47,9 @@ impl Registry {
     }
 }
 
+/// Clients that ask again and again meet no limit.
+const PATIENT: &[(&str, &str)] = &[("RELAY_UNAUTHORIZED_PER_S", "100000")];
+
 /// The code of a ChannelBind to there, of a client of its own.
 fn reach(process: &Process, peer: &str) -> u16 {
     let mut turn = Turn::new(process.udp, "ann", "the-password");
@@ -60,7 +63,7 @@ fn reach(process: &Process, peer: &str) -> u16 {
 fn media_nodes_of_the_registry_are_peers_and_stay_so_while_it_is_silent() {
     let (folder, registry) = (folder(), Registry::open());
     let url = format!("http://{}", registry.address);
-    let process = Process::start(folder.path(), &["--registry", &url]);
+    let process = Process::start_with(folder.path(), &["--registry", &url], PATIENT);
     assert_eq!(reach(&process, "127.0.0.1:40000"), 403);
     assert!(process.get("/readyz").contains("no media node"), "nobody can be reached: clients go elsewhere");
 
@@ -87,7 +90,7 @@ fn a_changed_peer_file_changes_the_peers_and_a_broken_one_does_not() {
     let folder = folder();
     let path = folder.path().join("peers");
     std::fs::write(&path, "# media nodes\n127.0.0.1:40000\n").expect("written");
-    let process = Process::start(folder.path(), &["--peer-file", path.to_str().expect("text")]);
+    let process = Process::start_with(folder.path(), &["--peer-file", path.to_str().expect("text")], PATIENT);
     assert_eq!((reach(&process, "127.0.0.1:40000"), reach(&process, "127.0.0.1:40009")), (200, 403));
     std::fs::write(&path, "127.0.0.1:40009\n").expect("written");
     process.wait_for("loaded again");
