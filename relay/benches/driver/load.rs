@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,9 @@ const LAST_WAIT: Duration = Duration::from_millis(300);
 /// A lost packet of a closed loop is sent again after this.
 const LOST_AFTER: Duration = Duration::from_millis(250);
 
+/// Each load has a number, which its packets carry.
+static LOADS: AtomicU32 = AtomicU32::new(0);
+
 /// Sends back whatever comes, to where it came from.
 pub struct Echo {
     pub address: SocketAddr,
@@ -27,14 +30,22 @@ pub struct Echo {
 pub struct Outcome {
     pub sent: u64,
     pub received: u64,
-    /// There and back, sorted.
+    /// There and back.
     pub delays_us: Vec<u32>,
 }
 
 impl Outcome {
+    pub fn add(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.received += other.received;
+        self.delays_us.extend(other.delays_us);
+    }
+
     pub fn p99_us(&self) -> f64 {
-        let at = (self.delays_us.len() * 99 / 100).min(self.delays_us.len().saturating_sub(1));
-        f64::from(self.delays_us.get(at).copied().unwrap_or(u32::MAX))
+        let mut sorted = self.delays_us.clone();
+        sorted.sort_unstable();
+        let at = (sorted.len() * 99 / 100).min(sorted.len().saturating_sub(1));
+        f64::from(sorted.get(at).copied().unwrap_or(u32::MAX))
     }
 
     pub fn lost(&self) -> f64 {
@@ -101,7 +112,8 @@ impl<'a> Load<'a> {
             flow.set_nonblocking(true).expect("set");
             poller.add(*flow, at as u64).expect("added");
         }
-        let (message, base) = (channel_data(), Instant::now());
+        let (mut message, base) = (channel_data(), Instant::now());
+        message[12..16].copy_from_slice(&LOADS.fetch_add(1, Ordering::Relaxed).to_be_bytes());
         Self { flows, poller, message, base, buf: [0; 2_048], outcome: Outcome::default() }
     }
 
@@ -161,7 +173,7 @@ impl<'a> Load<'a> {
             };
             let sent = Duration::from_nanos(u64::from_be_bytes(sent.try_into().expect("eight bytes")));
             // Of an earlier load over the same flows.
-            if sent > self.base.elapsed() {
+            if self.buf[12..16] != self.message[12..16] {
                 continue;
             }
             self.outcome.delays_us.push((self.base.elapsed() - sent).as_micros() as u32);
@@ -170,8 +182,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    fn done(mut self) -> Outcome {
-        self.outcome.delays_us.sort_unstable();
+    fn done(self) -> Outcome {
         self.outcome
     }
 }

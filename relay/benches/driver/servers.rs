@@ -97,6 +97,7 @@ fn relay(port: u16, threads: u16) -> Command {
     command
         .args(["--listen", &SERVER.to_string(), "--port", &port.to_string(), "--realm", REALM])
         .args(["--threads", &threads.to_string(), "--admin", "127.0.0.1:0", "--peer", &PEER.to_string()])
+        .args(["--min-port", "49152", "--max-port", "56999"])
         .env("RELAY_USER", format!("{USER}:{PASSWORD}"))
         .env("RELAY_USER_ALLOCATIONS", "0")
         .env("RELAY_SOURCE_ALLOCATIONS", "0")
@@ -105,7 +106,8 @@ fn relay(port: u16, threads: u16) -> Command {
     command
 }
 
-/// With nothing that costs and that nobody asked for: no log, no console, no TLS.
+/// With nothing that costs and that nobody asked for: no log, no console, no TLS. Both run at the same time, so each has
+/// ports of its own.
 fn coturn(port: u16, threads: u16, folder: &Path) -> Command {
     let config = folder.join("turnserver.conf");
     let mut file = std::fs::File::create(&config).expect("a file");
@@ -113,7 +115,7 @@ fn coturn(port: u16, threads: u16, folder: &Path) -> Command {
         file,
         "listening-ip={SERVER}\nrelay-ip={SERVER}\nlistening-port={port}\nrealm={REALM}\nlt-cred-mech\n\
          user={USER}:{PASSWORD}\nrelay-threads={threads}\nno-cli\nno-tls\nno-dtls\nno-rfc5780\n\
-         no-software-attribute\nlog-file=/dev/null\nsimple-log\npidfile={0}/pid\nuserdb={0}/db\n",
+         no-software-attribute\nmin-port=57000\nmax-port=65000\nlog-file=/dev/null\nsimple-log\npidfile={0}/pid\nuserdb={0}/db\n",
         folder.display()
     )
     .expect("written");
