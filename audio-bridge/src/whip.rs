@@ -95,7 +95,7 @@ impl Publication {
             };
             self.metrics.signaling_reconnects.inc();
             self.status.signaling_failed(&failure);
-            self.end().await;
+            let _ = timeout(GOODBYE, self.end()).await;
             let wait = self.after(&failure);
             tokio::select! {
                 () = sleep(wait) => {}
@@ -150,9 +150,11 @@ impl Publication {
     /// Offers, where the endpoint sends us. The token goes along: a server that spreads its load sends its clients to others.
     async fn post(&self, token: Option<&str>, sdp: &str) -> Result<Created, WhipError> {
         let mut url = self.settings.url.clone();
+        let first = self.settings.url.path_segments().into_iter().flatten().chain(self.settings.url.query());
+        let secrets: Vec<&str> = first.chain(token).collect();
         for _ in 0..=REDIRECTS_MAX {
             let reply = http::exchange(Method::POST, &url, token, Some(sdp.to_owned()), &self.settings.trust).await?;
-            match reply::read(reply, &url)? {
+            match reply::read(reply, &url, &secrets)? {
                 Verdict::Created(created) => return Ok(created),
                 Verdict::Elsewhere(next) => url = next,
             }

@@ -1,6 +1,7 @@
 //! The media nodes that signalling knows: asked for at its admin port every few seconds, so that a node that is started
 //! somewhere is a peer of this relay without a word of configuration. What is taken are single addresses, each with its
-//! port; a registry cannot open a network, and what the policy never allows stays denied.
+//! port; a registry cannot open a network, and what the policy never allows stays denied; a port of
+//! this host itself is allowed when it is listed, since a node may run here.
 //!
 //! An answer that does not come changes nothing, and a node that answers lack stays a peer for a while: signalling that was
 //! started anew has not heard of it yet, while calls go on through it.

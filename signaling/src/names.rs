@@ -1,5 +1,5 @@
 //! What others see of a person's name. A name is shown beside other people's, so what cannot be seen is taken out of it:
-//! with it, two people could look the same, one could have no name, or turn the text around it about (RFC 8264 section 9.10
+//! with it, two people could look the same more easily than by letters that are alike, one could have no name, or turn the text around it about (RFC 8264 section 9.10
 //! and Unicode's UTR 36 tell more).
 //!
 //! Taken out are control characters and what Unicode calls default-ignorable: zero-width spaces, joiners of words, marks
@@ -7,14 +7,20 @@
 //! them looks (joiners of Arabic, Indic scripts and emoji, variation selectors, the letters of a flag's tag), but only after
 //! a character that is seen. What is left must have one that is.
 
+/// A pattern of Braille without a dot: a sign by its category, nothing to the eye.
+const BRAILLE_BLANK: char = '\u{2800}';
+/// What tags stand behind: with them it is the flag of a region.
+const BLACK_FLAG: char = '\u{1F3F4}';
+
 /// What others can see of a name; `None` when that is nothing.
 #[must_use]
 pub fn shown(name: &str) -> Option<String> {
     let mut kept = String::with_capacity(name.len());
-    let mut after_seen = false;
+    let (mut after_seen, mut in_flag) = (false, false);
     for c in name.chars() {
+        in_flag = c == BLACK_FLAG || in_flag && is_tag(c);
         if is_shaping(c) {
-            if after_seen {
+            if after_seen && (in_flag || !is_tag(c)) {
                 kept.push(c);
             }
         } else if !c.is_control() && !is_ignorable(c) {
@@ -23,8 +29,9 @@ pub fn shown(name: &str) -> Option<String> {
         }
     }
     // A joiner at the end joins nothing.
-    let trimmed =
-        kept.trim_start().trim_end_matches(|c: char| c.is_whitespace() || matches!(c, '\u{200C}' | '\u{200D}'));
+    let trimmed = kept
+        .trim_start_matches(|c: char| c.is_whitespace() || c == BRAILLE_BLANK)
+        .trim_end_matches(|c: char| c.is_whitespace() || matches!(c, BRAILLE_BLANK | '\u{200C}' | '\u{200D}'));
     is_visible(trimmed).then(|| trimmed.to_owned())
 }
 
@@ -35,9 +42,11 @@ pub fn is_visible(text: &str) -> bool {
 }
 
 fn is_seen(c: char) -> bool {
-    /// A pattern of Braille without a dot: a sign by its category, nothing to the eye.
-    const BRAILLE_BLANK: char = '\u{2800}';
     !c.is_control() && !c.is_whitespace() && !is_shaping(c) && !is_ignorable(c) && c != BRAILLE_BLANK
+}
+
+fn is_tag(c: char) -> bool {
+    matches!(c, '\u{E0020}'..='\u{E007F}')
 }
 
 /// Default-ignorable, and part of how the character before it is drawn.
@@ -50,7 +59,7 @@ fn is_shaping(c: char) -> bool {
         | '\u{E0100}'..='\u{E01EF}') // variations of Han characters
 }
 
-/// `Default_Ignorable_Code_Point` of Unicode 16 and the annotation marks U+FFF9 to U+FFFB.
+/// `Default_Ignorable_Code_Point` of Unicode 16, the annotation marks U+FFF9 to U+FFFB, and the ends of lines and paragraphs.
 fn is_ignorable(c: char) -> bool {
     matches!(c,
         '\u{00AD}' | '\u{034F}' | '\u{061C}'
@@ -58,7 +67,7 @@ fn is_ignorable(c: char) -> bool {
         | '\u{17B4}'..='\u{17B5}'
         | '\u{180B}'..='\u{180F}'
         | '\u{200B}'..='\u{200F}'
-        | '\u{202A}'..='\u{202E}'
+        | '\u{2028}'..='\u{202E}'
         | '\u{2060}'..='\u{206F}'
         | '\u{3164}'
         | '\u{FE00}'..='\u{FE0F}'
@@ -87,6 +96,8 @@ mod tests {
             ("Ada\u{202E}", "Ada"),
             ("\u{2066}Ada\u{2069}\u{200F}", "Ada"),
             ("\u{3164}Ada\u{115F}", "Ada"),
+            ("Ada\u{E0041}\u{E0042}", "Ada"),
+            ("A\u{2028}da \u{2800}", "Ada"),
         ] {
             assert_eq!(shown(name).as_deref(), Some(seen), "{name:?}");
         }

@@ -68,13 +68,16 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// From `kid:secret` texts, the minting key first. Each may hold several keys with commas: one text means the same
-    /// as a flag, a variable, a line of a file, and at every program that takes it.
+    /// From `kid:secret` texts, the minting key first. Each may hold several keys with commas or line ends: one text
+    /// means the same as a flag, a variable, a file or a line of it, and at every program that takes it.
     pub fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, KeysError> {
         let mut secrets = BTreeMap::new();
         let mut first = None;
-        for entry in
-            entries.into_iter().flat_map(|entry| entry.split(',')).map(str::trim).filter(|entry| !entry.is_empty())
+        for entry in entries
+            .into_iter()
+            .flat_map(|entry| entry.split([',', '\n']))
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty())
         {
             let (kid, secret) = entry.split_once(':').filter(|(kid, _)| !kid.is_empty()).ok_or(KeysError::Form)?;
             if secret.len() < SECRET_BYTES_MIN {

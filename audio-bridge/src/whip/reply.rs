@@ -14,6 +14,8 @@ use super::http::Reply;
 const ICE_SERVERS_MAX: usize = 8;
 /// Of what the server says about a refusal.
 const DETAIL_CHARS_MAX: usize = 160;
+/// Shorter parts of a URL are words such as `whip` and no secrets.
+const HIDDEN_BYTES_MIN: usize = 8;
 /// What a server may ask us to wait; after more than that it may be another server.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
@@ -56,6 +58,14 @@ impl Refusal {
         }
     }
 
+    /// Without the server's own words.
+    fn unquoted(mut self) -> Self {
+        if let Self::Status { detail, .. } = &mut self {
+            *detail = None;
+        }
+        self
+    }
+
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -65,15 +75,25 @@ impl Refusal {
     }
 }
 
-/// Reads the answer to an offer that went to `asked`.
-pub(super) fn read(reply: Reply, asked: &Url) -> Result<Verdict, Refusal> {
+/// Reads the answer to an offer that went to `asked`. Its words are not quoted where one of `secrets` or what was asked is
+/// among them: quotes are written into logs, and there are servers that repeat what they were asked.
+pub(super) fn read(reply: Reply, asked: &Url, secrets: &[&str]) -> Result<Verdict, Refusal> {
+    let words = reply.body.replace("\\/", "/");
+    let asked_for = asked.path_segments().into_iter().flatten().chain(asked.query());
+    let is_told =
+        asked_for.chain(secrets.iter().copied()).any(|it| it.len() >= HIDDEN_BYTES_MIN && words.contains(it));
+    verdict(reply, asked).map_err(|refusal| if is_told { refusal.unquoted() } else { refusal })
+}
+
+fn verdict(reply: Reply, asked: &Url) -> Result<Verdict, Refusal> {
     match reply.status {
         // The standard says 201; there are servers that say 200 and mean the same.
         StatusCode::CREATED | StatusCode::OK => {
             if !is_sdp(&reply) {
                 return Err(Refusal::NotSdp);
             }
-            let session = place(&reply.headers, asked).transpose()?;
+            // Where that is no good address the session cannot be ended, and is there all the same.
+            let session = place(&reply.headers, asked).and_then(Result::ok);
             Ok(Verdict::Created(Created { ice_servers: ice_servers(&reply.headers), answer: reply.body, session }))
         }
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => {
@@ -226,7 +246,7 @@ mod tests {
     }
 
     fn refused(status: u16, headers: &[(&'static str, &str)], body: &str) -> Refusal {
-        read(reply(status, headers, body), &asked()).expect_err("refused")
+        read(reply(status, headers, body), &asked(), &[]).expect_err("refused")
     }
 
     #[test]
@@ -237,10 +257,13 @@ mod tests {
             ("https://edge.example.org:444/s?k=1", "https://edge.example.org:444/s?k=1"),
         ] {
             let headers = [("content-type", "application/sdp"), ("location", location), ("etag", "\"x\"")];
-            let Ok(Verdict::Created(created)) = read(reply(201, &headers, "v=0\r\n"), &asked()) else { panic!() };
+            let Ok(Verdict::Created(created)) = read(reply(201, &headers, "v=0\r\n"), &asked(), &[]) else {
+                panic!()
+            };
             assert_eq!(created.session.map(String::from).as_deref(), Some(session));
         }
-        let created = read(reply(200, &[("content-type", "Application/SDP; charset=utf-8")], "v=0\r\n"), &asked());
+        let created =
+            read(reply(200, &[("content-type", "Application/SDP; charset=utf-8")], "v=0\r\n"), &asked(), &[]);
         assert!(matches!(created, Ok(Verdict::Created(Created { session: None, .. }))), "{created:?}");
     }
 
@@ -256,7 +279,7 @@ mod tests {
             ),
             ("link", "<turn:not.this>; rel=\"extension\""),
         ];
-        let Ok(Verdict::Created(created)) = read(reply(201, &headers, "v=0\r\n"), &asked()) else { panic!() };
+        let Ok(Verdict::Created(created)) = read(reply(201, &headers, "v=0\r\n"), &asked(), &[]) else { panic!() };
         let urls: Vec<_> = created.ice_servers.iter().map(|server| server.urls[0].as_str()).collect();
         assert_eq!(urls, ["stun:stun.example.org", "turn:turn.example.org?transport=udp"]);
         assert_eq!(created.ice_servers[1].username.as_deref(), Some("a,b;c"));
@@ -266,7 +289,7 @@ mod tests {
     #[test]
     fn redirects_keep_the_method_and_never_leave_encryption() {
         for status in [307, 308] {
-            let verdict = read(reply(status, &[("location", "https://two.example.org/w")], ""), &asked());
+            let verdict = read(reply(status, &[("location", "https://two.example.org/w")], ""), &asked(), &[]);
             assert_eq!(verdict, Ok(Verdict::Elsewhere(Url::parse("https://two.example.org/w").expect("a URL"))));
         }
         assert_eq!(refused(307, &[("location", "http://two.example.org/w")], ""), Refusal::Downgrade);
@@ -303,6 +326,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_hidden_is_not_repeated_in_the_servers_words() {
+        let asked = Url::parse("https://live.example.org/whip/k3y-of-ada?part=kitchen").expect("a URL");
+        let words = |body: &str| {
+            read(reply(404, &[], body), &asked, &["", "bearer-of-ada"]).expect_err("refused").to_string()
+        };
+        assert!(words("no stream behind /whip").contains("no stream"));
+        for told in ["POST:/whip/k3y-of-ada", "\\/k3y-of-ada", "?part=kitchen", "bearer-of-ada"] {
+            assert!(!words(&format!("Route {told} not found")).contains("Route"), "{told}");
+            assert!(!words(&format!("Route{:200}{told}", "")).contains("Route"), "{told}");
+        }
+    }
+
+    #[test]
     fn a_web_page_is_no_answer_and_not_quoted() {
         assert_eq!(refused(200, &[("content-type", "text/html")], "<html>"), Refusal::NotSdp);
         assert_eq!(refused(201, &[("content-type", "application/sdp")], "<html>"), Refusal::NotSdp);
@@ -318,7 +354,7 @@ mod tests {
         ) {
             let headers =
                 [("location", location.as_str()), ("link", &link), ("retry-after", &retry), ("content-type", "application/sdp")];
-            match read(reply(status, &headers, &body), &asked()) {
+            match read(reply(status, &headers, &body), &asked(), &[]) {
                 Ok(Verdict::Elsewhere(url)) => prop_assert_eq!(url.scheme(), "https"),
                 Ok(Verdict::Created(created)) => prop_assert!(created.session.is_none_or(|url| url.scheme() == "https")),
                 Err(refusal) => prop_assert!(refusal.to_string().len() < 2000),

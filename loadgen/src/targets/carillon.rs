@@ -44,9 +44,9 @@ pub enum TokenKeyError {
 }
 
 impl TokenKey {
-    /// Of several with commas the first, which is the one that mints at signalling, too.
+    /// Of several with commas or on lines the first, which is the one that mints at signalling, too.
     pub fn parse(text: &str) -> Result<Self, TokenKeyError> {
-        let text = text.split(',').map(str::trim).find(|key| !key.is_empty()).unwrap_or_default();
+        let text = text.split([',', '\n']).map(str::trim).find(|key| !key.is_empty()).unwrap_or_default();
         let (id, secret) = text.split_once(':').filter(|(id, _)| !id.is_empty()).ok_or(TokenKeyError::Form)?;
         if secret.len() < 32 {
             return Err(TokenKeyError::TooShort);

@@ -97,8 +97,8 @@ impl Access {
             }
             access.api_keys.push((id.to_owned(), Sha256::digest(key).into()));
         }
-        // One text means the same here as at signalling, whether it is a line of a file or a variable.
-        let token_keys = token_keys.into_iter().flat_map(|keys| keys.expose().split(',')).map(str::trim);
+        // One text means the same here as at signalling, whether it is a line of a file, a file or a variable.
+        let token_keys = token_keys.into_iter().flat_map(|keys| keys.expose().split([',', '\n'])).map(str::trim);
         for entry in token_keys.filter(|entry| !entry.is_empty()) {
             let (id, secret) = split(entry, "token key", TOKEN_SECRET_BYTES_MIN)?;
             let key = DecodingKey::from_secret(secret.as_bytes());

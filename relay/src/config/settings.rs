@@ -103,7 +103,7 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("peer_file", "file with more of them, one a line; read again when it changes"),
     (
         "registry",
-        "admin port of signalling, http://HOST:PORT, whose media nodes are peers as long as they are listed there",
+        "admin port of signalling, http://HOST:PORT, whose media nodes are peers until a minute after they were last listed there",
     ),
     ("denied_peer", "in general mode, ranges that are no peers"),
     ("general", "relay to everybody who is not denied"),

@@ -126,7 +126,8 @@ impl Shard {
             counters: ShellCounters::default(),
             published,
             pace: Pace { published_at: now, waited: Duration::ZERO },
-            gathering: Gathering::new(tuning.gather),
+            // Who pays a core for less delay gets it.
+            gathering: Gathering::new(if tuning.busy_poll.is_zero() { tuning.gather } else { Duration::ZERO }),
             tuning,
             held_since: None,
             oldest: None,

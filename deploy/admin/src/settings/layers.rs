@@ -21,7 +21,7 @@ impl Origin {
     /// By the names that secrets have in our settings.
     fn is_secret(&self) -> bool {
         let (Self::File { key, .. } | Self::Environment { key, .. } | Self::Flag { key }) = self;
-        ["token", "secret", "key", "password", "user"].iter().any(|word| key.contains(word))
+        ["token", "secret", "key", "password", "user", "whip", "ice_relay"].iter().any(|word| key.contains(word))
     }
 
     /// How `key` is written in the same layer.

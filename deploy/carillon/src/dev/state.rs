@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use rustix::process::getuid;
@@ -75,6 +75,8 @@ impl StateFolder {
     pub(super) fn keep_logs(&mut self) {
         let Some(temporary) = self.temporary.take() else { return };
         self.path = temporary.folder.keep();
+        // The time for which they are kept begins now.
+        let _ = File::open(self.path.join(OWNER)).and_then(|owner| owner.set_modified(SystemTime::now()));
         let others = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
         for entry in others.filter(|entry| entry.file_name() != "logs" && entry.file_name() != OWNER) {
             let path = entry.path();
@@ -109,8 +111,12 @@ fn is_our_name(name: &str) -> bool {
 
 fn is_abandoned(folder: &Path) -> bool {
     let ours = folder.symlink_metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == getuid().as_raw());
+    // Before anything in it is opened: in a folder of somebody else that name may be anything, such as a pipe.
+    if !ours {
+        return false;
+    }
     let Ok(owner) = File::open(folder.join(OWNER)) else { return false };
-    if !ours || owner.try_lock().is_err() {
+    if owner.try_lock().is_err() {
         return false;
     }
     let holds_more = std::fs::read_dir(folder).into_iter().flatten().flatten().count() > 2;
@@ -162,7 +168,7 @@ mod tests {
         assert!(kept.join("logs").is_dir() && !kept.join("key.pem").exists() && !kept.join("pulse").exists());
         remove_abandoned(place.path());
         assert!(kept.exists(), "they are new");
-        let long_ago = std::time::SystemTime::now() - LOGS_KEPT - Duration::from_secs(60);
+        let long_ago = SystemTime::now() - LOGS_KEPT - Duration::from_secs(60);
         File::options().write(true).open(kept.join(OWNER)).unwrap().set_modified(long_ago).unwrap();
         remove_abandoned(place.path());
         assert!(!kept.exists());
@@ -186,6 +192,21 @@ mod tests {
         assert!(!killed.exists());
         assert!(running.path().join("key.pem").exists());
         assert!(others.iter().all(|folder| folder.join("key.pem").exists()));
+    }
+
+    /// Only root can make such a folder; for others the test shows nothing.
+    #[test]
+    fn what_others_left_is_not_even_opened() {
+        let place = tempfile::tempdir().unwrap();
+        let foreign = place.path().join("carillon-abc123");
+        std::fs::create_dir(&foreign).unwrap();
+        // Opening this would wait for a writer, for ever.
+        let made = std::process::Command::new("mkfifo").arg(foreign.join(OWNER)).status().unwrap();
+        assert!(made.success());
+        if std::os::unix::fs::chown(&foreign, Some(65_534), None).is_ok() {
+            remove_abandoned(place.path());
+            assert!(foreign.exists());
+        }
     }
 
     #[test]
