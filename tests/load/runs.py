@@ -16,9 +16,7 @@ class Loadgen:
         self.binary = binary
 
     def run(self, kind, server, rooms, duration_s, **more):
-        """The results of one run, as loadgen's JSON has them. `rooms` and `more` are tables of the scenario; with
-        `gives_way` the generator's own work waits for that of everybody else on this machine."""
-        way = ["nice", "-n", "19"] if more.pop("gives_way", False) else []
+        """The results of one run, as loadgen's JSON has them. `rooms` and `more` are tables of the scenario."""
         scenario = {
             "target": {"kind": kind, "url": server.url, "server_pids": [server.pid]},
             "rooms": rooms,
@@ -32,7 +30,7 @@ class Loadgen:
             file, out = pathlib.Path(folder, "scenario.toml"), pathlib.Path(folder, "results.json")
             file.write_text(toml(scenario))
             done = subprocess.run(
-                [*way, self.binary, "run", file, "--i-own-the-target", "--quiet", "--out-json", out], env=environment, stdin=subprocess.DEVNULL,
+                [self.binary, "run", file, "--i-own-the-target", "--quiet", "--out-json", out], env=environment, stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=RUN_WITHIN_SECONDS)
             if done.returncode != 0 or not out.exists():
                 sys.exit(f"loadgen ended with {done.returncode}:\n{done.stdout}")
