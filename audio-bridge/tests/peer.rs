@@ -24,7 +24,7 @@ use webrtc::peer_connection::{
     RTCSessionDescription, SettingEngineBuilder, SrtpProtectionProfile,
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const PROGRAM_SSRC: u32 = 4711;
 const VOICE_SSRC: u32 = 815;
 
@@ -156,9 +156,13 @@ async fn connected(peer: &Peer) -> bool {
     matches!(timeout(PATIENCE, up).await, Ok(Ok(state)) if *state == PeerState::Connected)
 }
 
+/// Numbers of packets that only ask whether the other end receives.
+const FIRST_PROBE: u16 = 60_000;
+const FIRST_NUMBER: u16 = 65_530;
+
 /// Sends until the other end, whose keys may come later than ours, receives.
 async fn first_packet(peer: &Peer, node: &mut Node) {
-    let mut sequence = 60_000;
+    let mut sequence = FIRST_PROBE;
     loop {
         peer.send(ProgramPacket { red: false, marker: false, sequence, timestamp: 0, payload: vec![0; 40] }).await;
         sequence += 1;
@@ -180,17 +184,23 @@ async fn program_packets_keep_their_numbers_times_and_markers() {
             let packet = ProgramPacket {
                 red: false,
                 marker: n == 0,
-                sequence: 65_530_u16.wrapping_add(n as u16),
+                sequence: FIRST_NUMBER.wrapping_add(n as u16),
                 timestamp: n * 480 + if n >= 10 { 48_000 } else { 0 },
                 payload: vec![n as u8; 40],
             };
             assert!(peer.send(packet).await);
         }
         for n in 0..20_u32 {
-            let packet = timeout(PATIENCE, node.received.recv()).await.expect("in time").expect("received");
+            let packet = loop {
+                let packet = timeout(PATIENCE, node.received.recv()).await.expect("in time").expect("received");
+                // On a machine that stalls the last probes come late.
+                if !(FIRST_PROBE..FIRST_NUMBER).contains(&packet.header.sequence_number) {
+                    break packet;
+                }
+            };
             let header = packet.header;
             assert_eq!((header.ssrc, header.payload_type, header.marker), (PROGRAM_SSRC, 111, n == 0));
-            assert_eq!(header.sequence_number, 65_530_u16.wrapping_add(n as u16));
+            assert_eq!(header.sequence_number, FIRST_NUMBER.wrapping_add(n as u16));
             assert_eq!(header.timestamp, n * 480 + if n >= 10 { 48_000 } else { 0 });
             assert_eq!(packet.payload[..], vec![n as u8; 40]);
         }
@@ -206,8 +216,10 @@ async fn a_voice_in_a_slot_is_played() {
     let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Voip).expect("encoder");
     let mut tone = Tone::new(1000.0, 8000.0);
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
-    let mut heard = Vec::new();
-    for n in 0..150 {
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut heard, mut best) = (Vec::new(), 0.0);
+    // Three seconds do; where the machine stalls all the time, up to thirty.
+    for n in 0..1_500 {
         ticks.tick().await;
         let mut pcm = [0; 960];
         tone.fill(&mut pcm);
@@ -215,8 +227,14 @@ async fn a_voice_in_a_slot_is_played() {
         let mut out = [0; 960];
         playout.lock().expect("not poisoned").fill(Instant::now(), &mut out);
         heard.extend_from_slice(&out);
+        if heard.len() == 4_800 {
+            best = amplitude_at(&heard, 1000.0).max(best);
+            heard.clear();
+        }
+        if n >= 150 && best > 7_200.0 {
+            break;
+        }
     }
-    let best = heard.chunks_exact(4800).map(|window| amplitude_at(window, 1000.0)).fold(0.0, f64::max);
     assert!((best - 8000.0).abs() < 800.0, "amplitude {best:.0}");
 }
 

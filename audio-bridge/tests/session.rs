@@ -19,7 +19,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Server {
     listener: TcpListener,
@@ -185,6 +185,6 @@ async fn the_end_of_the_process_does_not_wait_for_a_node() {
         "retry_after_ms": 60_000});
     socket.send(wait).await;
     server.stop.send_replace(true);
-    let closed = timeout(Duration::from_secs(10), async { while let Some(Ok(_)) = socket.0.next().await {} }).await;
+    let closed = timeout(PATIENCE, async { while let Some(Ok(_)) = socket.0.next().await {} }).await;
     assert!(closed.is_ok(), "the socket is closed");
 }

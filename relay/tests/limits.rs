@@ -3,7 +3,7 @@
 mod harness;
 
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::{Process, Turn, WAIT_MAX, folder};
 use stun::Method;
@@ -42,7 +42,8 @@ fn allocations_of_a_user_a_source_and_all() {
 #[test]
 fn ports_of_a_range() {
     let folder = folder();
-    let process = Process::start(folder.path(), &["--min-port", "48100", "--max-port", "48101"]);
+    // Below the ports that the system gives to whoever asks for any.
+    let process = Process::start(folder.path(), &["--min-port", "15100", "--max-port", "15101"]);
     assert_eq!(allocate(&process, 3).1, [200, 200, 508]);
 }
 
@@ -83,14 +84,21 @@ fn bytes_of_an_allocation_each_second() {
     let folder = folder();
     let process = start(&folder, &[("RELAY_ALLOCATION_BYTES_PER_S", "10000")]);
     let peer = UdpSocket::bind("127.0.0.1:0").expect("bound");
-    peer.set_read_timeout(Some(Duration::from_millis(500))).expect("set");
+    peer.set_read_timeout(Some(WAIT_MAX)).expect("set");
     let mut turn = client(&process);
     assert_eq!(turn.allocate(), 200);
     assert_eq!(turn.bind(peer.local_addr().expect("bound")), 200);
     let message = [&[0x40, 0, 0x03, 0xE8][..], &[7; 1_000]].concat();
+    let begun = Instant::now();
     (0..100).for_each(|_| turn.send(&message));
-    let passed = std::iter::from_fn(|| peer.recv(&mut [0; 2_048]).ok()).count();
-    assert!((10..40).contains(&passed), "{passed} of 100 packets: one second of burst, and what time has passed");
+    let burst = (0..10).filter(|_| peer.recv(&mut [0; 2_048]).is_ok()).count();
+    peer.set_read_timeout(Some(Duration::from_millis(500))).expect("set");
+    let passed = burst + std::iter::from_fn(|| peer.recv(&mut [0; 2_048]).ok()).count();
+    let allowed = 11.0 + 10.0 * begun.elapsed().as_secs_f64();
+    assert!(
+        burst == 10 && passed < 100 && (passed as f64) <= allowed,
+        "{passed} of 100 packets: one second of burst, and what time has passed make {allowed:.0}"
+    );
 }
 
 #[test]
@@ -101,11 +109,11 @@ fn wrong_passwords_of_a_source() {
         assert_eq!(Turn::new(process.udp, "ann", "a guess").allocate(), 401);
     }
     let mut turn = client(&process);
-    turn.socket.set_read_timeout(Some(Duration::from_millis(500))).expect("set");
     let body = |w: &mut stun::Writer<'_>| w.requested_transport(17).expect("room");
     turn.request(Method::ALLOCATE, body, false);
     assert!(turn.receive().is_ok(), "a challenge");
     turn.learn_nonce();
+    turn.socket.set_read_timeout(Some(Duration::from_millis(500))).expect("set");
     turn.request(Method::ALLOCATE, body, true);
     assert!(turn.receive().is_err(), "not even the right one is answered now");
 }
@@ -115,14 +123,17 @@ fn answers_to_strangers_of_a_source() {
     let folder = folder();
     let process = start(&folder, &[("RELAY_UNAUTHORIZED_PER_S", "1")]);
     let mut turn = client(&process);
-    turn.socket.set_read_timeout(Some(Duration::from_millis(300))).expect("set");
-    let mut answers = 0;
-    for _ in 0..20 {
+    let (begun, mut answers) = (Instant::now(), 0);
+    for n in 0..20 {
+        if n == 5 {
+            turn.socket.set_read_timeout(Some(Duration::from_millis(300))).expect("set");
+        }
         turn.request(Method::ALLOCATE, |w| w.requested_transport(17).expect("room"), false);
-        answers += usize::from(turn.receive().is_ok());
+        answers += u32::from(turn.receive().is_ok());
     }
     // Five at once, and one for each second that has passed.
-    assert!((5..=12).contains(&answers), "{answers} of 20");
+    let allowed = 6.0 + begun.elapsed().as_secs_f64();
+    assert!(answers >= 5 && f64::from(answers) <= allowed, "{answers} of 20, {allowed:.0} allowed");
     turn.socket.set_read_timeout(Some(WAIT_MAX)).expect("set");
     turn.request(Method::BINDING, |_| {}, false);
     assert!(turn.receive().is_ok(), "Binding is always answered");

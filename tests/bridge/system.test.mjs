@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { Aiortc } from '../first-call/harness/aiortc.mjs';
-import { eventually, pause } from '../first-call/harness/processes.mjs';
+import { PATIENCE_MS, eventually, pause } from '../first-call/harness/processes.mjs';
 import { Pulse } from '../first-call/harness/pulse.mjs';
 import { analyse, writeTone } from '../first-call/harness/spectrum.mjs';
 import { Stack } from '../first-call/harness/stack.mjs';
@@ -37,11 +37,11 @@ describe('bridge', () => {
     const { levels } = analyse(await microphone.next(0.5), 48000, [ADA_HZ, BEN_HZ]);
     return [levels[ADA_HZ] > -25, levels[BEN_HZ] > -25];
   };
-  const flows = (what, ms) => eventually(what, async () => {
+  const flows = (what) => eventually(what, async () => {
     const before = await sent().catch(() => NaN);
     await pause(200);
     return (await sent().catch(() => NaN)) > before + 5;
-  }, ms);
+  });
 
   before(async () => {
     folder = mkdtempSync(path.join(tmpdir(), 'carillon-bridge-'));
@@ -91,7 +91,7 @@ describe('bridge', () => {
         const packets = ((await sent()) - before) * 1000 / (performance.now() - from);
         if (Math.abs(Math.log2(packets / rate)) > 0.5) throw new Error(`${packets} packets a second`);
         return true;
-      }, 30_000);
+      }, PATIENCE_MS);
       await people[0].hears([BEN_HZ, DESKTOP_HZ]);
     }
     assert.equal((await admin('/v1/encode', { frame_ms: 7 })).status, 422);
@@ -110,8 +110,8 @@ describe('bridge', () => {
         const { bridge_red_blocks: blocks, bridge_uplink_loss_ratio: loss } = await stack.metrics(BRIDGE);
         if (blocks !== 2 || loss <= 0) throw new Error(`${blocks} blocks at ${loss} lost`);
         return true;
-      }, 60_000);
-      await people[0].hears([BEN_HZ, DESKTOP_HZ], 60_000);
+      }, 2 * PATIENCE_MS);
+      await people[0].hears([BEN_HZ, DESKTOP_HZ]);
     } finally {
       nft('delete', 'table', 'inet', 'loss');
     }
@@ -120,21 +120,22 @@ describe('bridge', () => {
   it('when the media node is killed, sound comes back with it', async () => {
     const old = stack.ready.processes.sfu;
     process.kill(old, 'SIGKILL');
-    await eventually('the node is started again', () => stack.ready.processes.sfu !== old, 20_000);
+    await eventually('the node is started again', () => stack.ready.processes.sfu !== old);
     const back = Date.now();
-    await flows('the desktop is sent again', 15_000);
+    await flows('the desktop is sent again');
     console.log(`sound ${Date.now() - back} ms after the node`);
   });
 
   it('after 30 s without network sound comes back, and nothing has piled up', async () => {
-    await flows('the desktop is sent', 15_000);
+    await flows('the desktop is sent');
     execFileSync('ip', ['link', 'set', 'lo', 'down']);
     await pause(30_000);
     execFileSync('ip', ['link', 'set', 'lo', 'up']);
     const back = Date.now();
-    await flows('the desktop is sent again', 30_000);
+    await flows('the desktop is sent again');
     console.log(`sound ${Date.now() - back} ms after the network`);
-    assert.ok((await stack.metrics(BRIDGE)).bridge_queue_milliseconds <= 40);
+    // A stall leaves something there for a moment; what has piled up without a network would stay.
+    await eventually('the queue is short', async () => (await stack.metrics(BRIDGE)).bridge_queue_milliseconds <= 40);
   });
 });
 

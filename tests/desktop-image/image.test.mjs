@@ -44,8 +44,7 @@ describe('desktop image', () => {
     execFileSync('rm', ['-rf', path.join(ROOT, RUN)]);
     ears = await Pulse.ears('ear_image');
     stack = await Stack.start({ room: ROOM });
-    const [port] = await freePorts(1);
-    const [admin] = await freePorts(1);
+    const [port, admin] = await freePorts(2);
     entry = inside('entry', ['/opt/carillon-desktop/entry'], {
       BRIDGE_SIGNALING: stack.ws(ROOM), BRIDGE_TOKEN: stack.token(ROOM, 'desktop'), BRIDGE_ADMIN: `127.0.0.1:${admin}`,
       CARILLON_PULSE_PORT: String(port),
@@ -56,7 +55,7 @@ describe('desktop image', () => {
     await eventually('the desktop’s sound answers', () => desktop.list('sinks'));
     await eventually('the bridge is in the room', async () => (
       (await (await fetch(`http://127.0.0.1:${admin}/v1/status`)).json()).media === 'connected'
-    ), 30_000);
+    ));
     ear = ears.record('ear_image.monitor');
     browser = await Browser.chromium({ hz: MICROPHONE_HZ, ear: { pulse: ears, sink: 'ear_image' } });
     tab = await browser.open(`${stack.link(ROOM, 'ada')}&join=mic`);
@@ -81,13 +80,17 @@ describe('desktop image', () => {
 
   it('a system sound inside is heard by a browser outside', async () => {
     await ear.next(1);
-    const from = ear.position;
-    const { code } = await client('paplay', 'paplay', REAR_CENTER).done;
-    assert.equal(code, 0);
-    await ear.next(1);
-    const peak = ear.since(from).reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-    // The file's own peak is 0.44.
-    assert.ok(peak > 0.2 && peak < 0.7, `peak ${peak}`);
+    // On a machine that stalls it may come too late or damaged once.
+    await eventually('it is heard', async () => {
+      const from = ear.position;
+      const { code } = await client('paplay', 'paplay', REAR_CENTER).done;
+      assert.equal(code, 0);
+      await ear.next(1);
+      const peak = ear.since(from).reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+      // The file's own peak is 0.44.
+      assert.ok(peak > 0.2 && peak < 0.7, `peak ${peak}`);
+      return true;
+    });
   });
 
   it('the browser’s microphone is at the desktop’s, and a recorder with a window attaches to it', async () => {
@@ -102,7 +105,7 @@ describe('desktop image', () => {
         const mic = (await desktop.list('sources')).find((source) => source.name === 'mic');
         const outputs = await desktop.list('source-outputs');
         return outputs.some((output) => output.source === mic.index && /volume meter/i.test(JSON.stringify(output)));
-      }, 30_000, 200);
+      }, undefined, 200);
     } finally {
       await meter.stop();
       await microphone.stop();
@@ -110,9 +113,11 @@ describe('desktop image', () => {
   });
 
   it('what plays into mic_in by mistake is put onto the desktop', async () => {
-    const lost = client('lost', 'paplay', '-d', 'mic_in', REAR_CENTER);
-    await entry.says(/moved a program from mic_in to desktop/);
-    await lost.stop();
+    // It plays for a second and a half; on a machine that stalls that may be over before it is noticed.
+    await eventually('it is moved', async () => {
+      await client('lost', 'paplay', '-d', 'mic_in', REAR_CENTER).done;
+      return /moved a program from mic_in to desktop/.test(entry.log);
+    });
   });
 
   it('the TCP port is on loopback and nobody gets in without the cookie', async () => {
@@ -132,8 +137,9 @@ describe('desktop image', () => {
     await eventually('sound is heard again', async () => {
       const from = ear.position;
       await client('paplay', 'paplay', REAR_CENTER).done;
+      await ear.next(1);
       return ear.since(from).some((x) => Math.abs(x) > 0.2);
-    }, 30_000);
+    });
   });
 
   it('it fits into a small pod', async () => {

@@ -67,18 +67,21 @@ describe('forged datagrams', () => {
     for (const forge of Object.values(forgers)) await flood(500, forge);
     const resident = residentKiB(stack.ready.processes.sfu);
     await call.untouched();
-    const [before, played] = [await stack.metrics(), await call.counts()];
+    // The listener is asked before and after the node: between two readings a stall may be long.
+    const look = async () => ({ least: (await call.counts()).packets, metrics: await stack.metrics(), most: (await call.counts()).packets });
+    const before = await look();
     for (const forge of Object.values(forgers)) await flood(DATAGRAMS / 4, forge);
-    const [after, playedAfter] = [await stack.metrics(), await call.counts()];
+    const after = await look();
     await call.untouched();
     const grown = residentKiB(stack.ready.processes.sfu) - resident;
-    const gone = (pattern) => sum(after, pattern) - sum(before, pattern);
-    const dropped = gone(/^sfu_dropped_total/);
+    const gone = (pattern) => sum(after.metrics, pattern) - sum(before.metrics, pattern);
+    // What came while the machine did not run the node, the node itself or the kernel drops unread.
+    const dropped = gone(/^sfu_(dropped|receive_late|socket_receive_overflows)_total/);
     assert.ok(dropped >= DATAGRAMS * 0.95, `only ${dropped} drops are counted: ${JSON.stringify(after, null, 1)}`);
-    // What the node forwarded is what the listener got, up to the packets between the two readings.
+    // What the node forwarded is what the listener got, up to the packets that were on their way.
     const forwarded = gone(/^sfu_rtp_forwarded_total/);
-    const arrived = playedAfter.packets - played.packets;
-    assert.ok(Math.abs(forwarded - arrived) <= 50, `${forwarded} packets forwarded, ${arrived} of them to the listener`);
+    const [least, most] = [after.least - before.most, after.most - before.least];
+    assert.ok(forwarded >= least - 50 && forwarded <= most + 50, `${forwarded} packets forwarded, ${least} to ${most} of them to the listener`);
     assert.ok(grown < GROWTH_KIB_MAX, `the node has grown by ${grown} KiB`);
   });
 

@@ -99,16 +99,16 @@ describe('page', () => {
     const sfu = stack.ready.processes.sfu;
     process.kill(sfu, 'SIGSTOP');
     try {
-      await eventually('the page says that the connection is lost', async () => (await state(tabs.ada)) === 'lost', 30_000);
+      await eventually('the page says that the connection is lost', async () => (await state(tabs.ada)) === 'lost');
       await picture(tabs.ada, 'lost-connection', ['#state', '#state-hint', '#leave']);
     } finally {
       process.kill(sfu, 'SIGCONT');
     }
     for (const tab of [tabs.ada, tabs.listener]) {
-      await eventually('the page is back in the call', async () => (await state(tab)) === 'in_call', 30_000);
+      await eventually('the page is back in the call', async () => (await state(tab)) === 'in_call');
     }
     // The guests of another stack do not come back by themselves; the two pages do.
-    await tabs.listener.hears([ADA_HZ], { timeout_ms: 30_000 });
+    await tabs.listener.hears([ADA_HZ]);
   });
 
   it('whoever leaves is told so, and may come back', async () => {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { Browser } from './harness/browser.mjs';
-import { eventually } from './harness/processes.mjs';
+import { PATIENCE_MS, eventually } from './harness/processes.mjs';
 import { programs, shows } from './harness/product-page.mjs';
 import { Pulse } from './harness/pulse.mjs';
 import { Stack } from './harness/stack.mjs';
@@ -83,7 +83,7 @@ describe('share', () => {
       assert.ok(side.levels[ADA_HZ] < AMPLITUDE_DB - SEPARATION_DB_MIN, `a voice in it: ${JSON.stringify(heard)}`);
     }
     return heard;
-  }, 30_000, 200);
+  }, 2 * PATIENCE_MS, 200);
 
   it('another hears the tab in a program slot, left and right apart, at the level it plays at', async (test) => {
     assert.deepEqual(await programs(ben.tab), []);

@@ -19,7 +19,7 @@ const ALL = [...PEOPLE, LATE].map((person) => person.hz);
 /// What a join may take from the page's hello until everybody is heard, and how often it is tried: another program on
 /// the machine may hold up one browser once.
 const JOIN_MS_MAX = 1000;
-const JOIN_TRIES = 6;
+const JOIN_TRIES = 12;
 const DTLS_VERSIONS = ['FEFC', 'FEFD'];
 const AEAD_PROFILES = ['SRTP_AEAD_AES_128_GCM', 'SRTP_AEAD_AES_256_GCM'];
 
@@ -104,11 +104,13 @@ describe('voices', () => {
       await shows(LATE.tab, '#join-mic');
       await LATE.tab.page.click('#join-mic');
       await LATE.tab.hears(others(LATE, PEOPLE), { others: ALL });
-      const times = await LATE.tab.timeline();
+      const times = await eventually('the page knows when each sound began', async () => {
+        const found = await LATE.tab.timeline();
+        if (Object.keys(found.sound).length !== PEOPLE.length) throw new Error(JSON.stringify(found));
+        return found;
+      });
       test.diagnostic(JSON.stringify(times));
-      const sounds = Object.values(times.sound);
-      assert.equal(sounds.length, PEOPLE.length, JSON.stringify(times));
-      took.push(Math.max(...sounds) - times.hello);
+      took.push(Math.max(...Object.values(times.sound)) - times.hello);
     }
     assert.ok(Math.min(...took) <= JOIN_MS_MAX, `ms from hello to the last of the sounds: ${took}`);
     for (const person of PEOPLE) await person.tab.hears(others(person, [...PEOPLE, LATE]));

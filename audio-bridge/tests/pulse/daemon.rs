@@ -12,7 +12,7 @@ use tempfile::TempDir;
 /// One daemon at a time: several on two cores measure each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-const START_MAX: Duration = Duration::from_secs(20);
+const START_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -42,7 +42,7 @@ impl Daemon {
         let directory = tempfile::Builder::new().prefix("bridge").tempdir().expect("temporary directory");
         let cookie: Vec<u8> = (0..256).map(|_| rand::random()).collect();
         std::fs::write(directory.path().join("cookie"), cookie).expect("cookie is written");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("free port").port();
+        let port = free_port();
         let mut daemon = Self { kind, directory, port, processes: Vec::new(), _turn: turn };
         daemon.launch();
         daemon
@@ -221,7 +221,7 @@ impl Daemon {
         Player(child)
     }
 
-    /// Records one channel from a source with the daemon's own client.
+    /// Records so much of one channel from a source with the daemon's own client.
     pub(crate) fn record(&self, source: &str, duration: Duration) -> Vec<i16> {
         let file = self.path(&format!("{source}.raw"));
         let output = std::fs::File::create(&file).expect("file is made");
@@ -231,7 +231,11 @@ impl Daemon {
             .stdout(output)
             .spawn()
             .expect("parec starts");
-        std::thread::sleep(duration);
+        let (wanted, deadline) = ((duration.as_secs_f64() * 96_000.0) as u64, Instant::now() + START_MAX);
+        while std::fs::metadata(&file).expect("file is there").len() < wanted {
+            assert!(Instant::now() < deadline, "the recording of {source} does not come");
+            std::thread::sleep(Duration::from_millis(50));
+        }
         child.kill().expect("parec ends");
         child.wait().expect("parec is gone");
         samples_of(&file)
@@ -251,6 +255,13 @@ impl Drop for Player {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Not among those that the kernel gives to whoever asks for any: the daemon listens there a little later.
+fn free_port() -> u16 {
+    let ports = std::iter::repeat_with(|| rand::random_range(20_000..32_000));
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.take(100).find(free).expect("a free port")
 }
 
 fn samples_of(file: &Path) -> Vec<i16> {

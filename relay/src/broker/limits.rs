@@ -1,7 +1,7 @@
 //! Rates without a list of who came: a fixed table of cells, each the state of a generic cell rate algorithm. Callers that
 //! fall into one cell share its rate; the hash is keyed anew in each process, so that nobody can choose a cell.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,9 +16,15 @@ pub struct Rate {
 pub struct Limiter {
     /// Microseconds since `epoch` at which the cell will be empty.
     cells: Box<[AtomicU64]>,
-    hasher: RandomState,
+    hasher: Keyed,
     epoch: Instant,
 }
+
+#[cfg(not(test))]
+type Keyed = std::hash::RandomState;
+/// The same in each run, so that no test fails because two of its callers happen to share a cell.
+#[cfg(test)]
+type Keyed = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
 /// 128 KiB; at a thousand active callers one in sixteen shares its cell.
 const CELLS: usize = 16 * 1024;
@@ -26,7 +32,7 @@ const CELLS: usize = 16 * 1024;
 impl Limiter {
     #[must_use]
     pub fn new(epoch: Instant) -> Self {
-        Self { cells: (0..CELLS).map(|_| AtomicU64::new(0)).collect(), hasher: RandomState::new(), epoch }
+        Self { cells: (0..CELLS).map(|_| AtomicU64::new(0)).collect(), hasher: Keyed::default(), epoch }
     }
 
     /// Counts one event, or tells after which time it may be tried again; then it is not counted.

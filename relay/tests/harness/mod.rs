@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 use stun::{IntegrityKey, Message, Method, TransactionId, Writer};
 
 pub const REALM: &str = "example";
-pub const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Nothing waits this long when all is well; a busy machine may stall for seconds.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Between two looks, so that who waits leaves the machine to what is waited for.
+const PACE: Duration = Duration::from_millis(2);
 
 /// A running relay; killed when it goes out of scope.
 pub struct Process {
@@ -234,11 +237,18 @@ pub fn folder() -> tempfile::TempDir {
     folder
 }
 
+/// A file in one step: who looks at it meanwhile never sees half of it.
+pub fn replace(path: &Path, text: &str) {
+    let whole = path.with_extension("new");
+    std::fs::write(&whole, text).expect("written");
+    std::fs::rename(whole, path).expect("renamed");
+}
+
 pub fn until(mut done: impl FnMut() -> bool, why: impl Fn() -> String) {
     let end = Instant::now() + WAIT_MAX;
     while !done() {
         assert!(Instant::now() < end, "{}", why());
-        std::thread::yield_now();
+        std::thread::sleep(PACE);
     }
 }
 

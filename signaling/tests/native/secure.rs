@@ -101,5 +101,5 @@ async fn end_of_the_process_tells_clients_to_come_back() {
     let since = tokio::time::Instant::now();
     stack.server.stop().await;
     assert!(ada.client.closed().await.to_string().contains("1001"));
-    assert!(since.elapsed() < Duration::from_secs(4));
+    assert!(since.elapsed() < Duration::from_secs(30));
 }

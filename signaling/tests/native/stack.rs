@@ -16,7 +16,7 @@ use crate::media_node::MediaNode;
 pub(crate) const CONTROL_TOKEN: &str = "control-token-of-the-tests";
 pub(crate) const TOKEN_KEY: &str = "test:0123456789abcdef0123456789abcdef";
 /// Longer than anything here takes, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Stack {
     pub(crate) server: Server,

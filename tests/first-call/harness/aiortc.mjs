@@ -1,7 +1,7 @@
 // The aiortc participant of peer.py as a child process.
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { Child, Fatal, REPOSITORY, eventually } from './processes.mjs';
+import { Child, Fatal, PATIENCE_MS, REPOSITORY, eventually } from './processes.mjs';
 
 export class Aiortc {
   /// `options` are the flags of peer.py: tone, kind, setup, profile, speech, program.
@@ -20,7 +20,7 @@ export class Aiortc {
     });
   }
 
-  says(event, timeout_ms = 20_000) {
+  says(event, timeout_ms = PATIENCE_MS) {
     return eventually(`aiortc says ${event}`, () => {
       const found = this.events.find((line) => line.event === event);
       if (!found && this.child.exited) throw new Fatal(`aiortc ended: ${this.child.log.slice(-1500)}`);
@@ -29,7 +29,7 @@ export class Aiortc {
   }
 
   /// What was heard last in each slot, once every tone in `tones` is there and no other.
-  hears(tones, timeout_ms = 20_000) {
+  hears(tones, timeout_ms = PATIENCE_MS) {
     const from = this.events.length;
     return eventually(`aiortc hears ${tones}`, () => {
       const slots = new Map();

@@ -1,10 +1,10 @@
 // Real browsers, one process tree and one profile each, with their own microphone tone and their own PulseAudio sink.
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import puppeteer from 'puppeteer-core';
-import { eventually, pause } from './processes.mjs';
+import { PATIENCE_MS, eventually, pause, remove } from './processes.mjs';
 import { probeScript } from './probe.mjs';
 import { writeTone } from './spectrum.mjs';
 
@@ -28,7 +28,8 @@ export class Browser {
       headless: true,
       userDataDir: profile,
       defaultViewport: null,
-      protocolTimeout: 60_000,
+      protocolTimeout: 3 * PATIENCE_MS,
+      timeout: 2 * PATIENCE_MS,
       env: { ...process.env, ...(ear?.pulse.env ?? {}), ...(ear ? { PULSE_SINK: ear.sink } : {}),
         ...(authority ? { HOME: profile } : {}) },
       // Puppeteer mutes a headless Chromium; here the sound is the point.
@@ -60,7 +61,8 @@ export class Browser {
       headless: true,
       userDataDir: profile,
       defaultViewport: null,
-      protocolTimeout: 60_000,
+      protocolTimeout: 3 * PATIENCE_MS,
+      timeout: 2 * PATIENCE_MS,
       env: { ...process.env, ...(ear?.pulse.env ?? {}), ...(ear ? { PULSE_SINK: ear.sink } : {}), HOME: profile },
       extraPrefsFirefox: {
         'media.navigator.streams.fake': true,
@@ -92,7 +94,7 @@ export class Browser {
     page.on('console', (message) => tab.console.push(message.text()));
     page.on('pageerror', (error) => tab.console.push(`page error: ${error.message}`));
     await page.evaluateOnNewDocument(probeScript(this.probe));
-    await page.goto(url, { waitUntil: 'domcontentloaded', timeout: 30_000 });
+    await page.goto(url, { waitUntil: 'domcontentloaded', timeout: PATIENCE_MS });
     return tab;
   }
 
@@ -100,7 +102,7 @@ export class Browser {
     await Promise.race([this.browser.close().catch(() => {}), pause(5000)]);
     this.kill9();
     process.off('exit', this.ending);
-    rmSync(this.profile, { recursive: true, force: true, maxRetries: 5 });
+    remove(this.profile);
   }
 
   /// As a crash or a pulled plug: no goodbye of any kind.
@@ -164,7 +166,7 @@ export class Tab {
     return this.look(() => window.__probe.sent());
   }
 
-  connected(timeout_ms = 20_000) {
+  connected(timeout_ms = PATIENCE_MS) {
     return eventually(`${this.name} is connected`, async () => {
       const all = await this.connections();
       if (all.some((connection) => connection.state === 'connected')) return true;
@@ -179,7 +181,7 @@ export class Tab {
 
   /// The heard slots, once exactly the tones `expected` are heard, one in each slot, at a settled level. `others` are
   /// measured too.
-  hears(expected, { timeout_ms = 20_000, others = [] } = {}) {
+  hears(expected, { timeout_ms = PATIENCE_MS, others = [] } = {}) {
     const wanted = [...expected].sort((a, b) => a - b);
     return eventually(`${this.name} hears ${wanted}`, async () => {
       const slots = await this.hear([...expected, ...others]);

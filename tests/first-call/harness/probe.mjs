@@ -52,7 +52,7 @@ function install(config, analyse) {
         if (level > 0.01) sound[mid] ??= performance.now() - offer;
       }
     }, 10);
-    setTimeout(() => clearInterval(timer), 10_000);
+    setTimeout(() => clearInterval(timer), 60_000);
   };
 
   let sent = 0;

@@ -1,8 +1,9 @@
 // Child processes of a test: started with their output kept, waited for by what they print, ended by pid. Nothing is
 // left behind: whatever still runs when the test process exits gets SIGKILL.
 import { spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { createServer } from 'node:net';
-import { appendFileSync, mkdirSync, readFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -71,7 +72,7 @@ export class Child {
   }
 
   /// The match of `pattern` in what the process printed.
-  async says(pattern, timeout_ms = 10_000) {
+  async says(pattern, timeout_ms = PATIENCE_MS) {
     return eventually(`${this.name} prints ${pattern}`, () => {
       const match = this.log.match(pattern);
       if (!match && this.exited) throw new Fatal(`${this.name} ended: ${this.log.slice(-2000)}`);
@@ -83,9 +84,12 @@ export class Child {
 /// Ends an `eventually` at once: waiting longer cannot help.
 export class Fatal extends Error {}
 
+/// Far longer than anything takes: on a busy machine a browser may stand still for seconds.
+export const PATIENCE_MS = 60_000;
+
 /// Polls until `probe` gives something truthy; the error carries the last value or failure seen.
-export async function eventually(what, probe, timeout_ms = 15_000, every_ms = 50) {
-  const deadline = Date.now() + timeout_ms;
+export async function eventually(what, probe, timeout_ms = PATIENCE_MS, every_ms = 50) {
+  const deadline = performance.now() + timeout_ms;
   let last;
   for (;;) {
     try {
@@ -95,7 +99,7 @@ export async function eventually(what, probe, timeout_ms = 15_000, every_ms = 50
       if (error instanceof Fatal) throw error;
       last = error;
     }
-    if (Date.now() >= deadline) {
+    if (performance.now() >= deadline) {
       const seen = last instanceof Error ? last.message : JSON.stringify(last);
       throw new Error(`not within ${timeout_ms} ms: ${what} (last: ${seen})`);
     }
@@ -103,19 +107,34 @@ export async function eventually(what, probe, timeout_ms = 15_000, every_ms = 50
   }
 }
 
+/// A folder of the test's own. What a killed program still writes there is not worth a failure.
+export function remove(folder) {
+  try {
+    rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+  } catch (error) {
+    console.error(`left ${folder}: ${error.message}`);
+  }
+}
+
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/// Ports that were free a moment ago. Asked for together so that they differ.
+/// Ports that were free a moment ago. Not among those that the kernel gives to whoever asks for any (32768 and on), or a
+/// connection of some other program would have taken one before who asked listens there.
 export async function freePorts(count) {
-  const servers = await Promise.all(
-    Array.from({ length: count }, () => new Promise((resolve, reject) => {
-      const server = createServer().once('error', reject);
-      server.listen(0, '127.0.0.1', () => resolve(server));
-    })),
-  );
-  const ports = servers.map((server) => server.address().port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
+  const ports = new Set();
+  for (let tries = 0; ports.size < count; tries++) {
+    const port = randomInt(20_000, 32_000);
+    if (await isFree(port)) ports.add(port);
+    else if (tries > 1000) throw new Error('no free ports');
+  }
+  return [...ports];
+}
+
+function isFree(port) {
+  return new Promise((resolve) => {
+    const server = createServer().once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
 }
 
 export function residentKiB(pid) {

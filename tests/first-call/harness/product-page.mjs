@@ -11,6 +11,20 @@ export function state(tab) {
   return tab.look(() => document.querySelector('#state')?.dataset.state ?? null);
 }
 
+/// Keeps every state that is shown in `selector` from now on, however short: who only looks now and then may miss one.
+export function watchStates(tab, selector) {
+  return tab.look((query) => {
+    const seen = ((window.__states ??= {})[query] = []);
+    const keep = (changes) => seen.push(...changes.map(({ target }) => target.dataset.state));
+    const what = { subtree: true, attributes: true, attributeFilter: ['data-state'] };
+    new MutationObserver(keep).observe(document.querySelector(query), what);
+  }, selector);
+}
+
+export function seenStates(tab, selector) {
+  return tab.look((query) => window.__states[query], selector);
+}
+
 export function peerId(tab) {
   return tab.look(() => window.__carillon.peer);
 }
@@ -20,11 +34,11 @@ export function programs(tab) {
   return tab.look(() => [...document.querySelectorAll('#programs .program')].map((card) => card.dataset.state));
 }
 
-export function shows(tab, selector, timeout_ms = 15_000) {
+export function shows(tab, selector) {
   return eventually(`${tab.name} shows ${selector}`, () => tab.look((query) => {
     const element = document.querySelector(query);
     return element !== null && element.checkVisibility() && element.getBoundingClientRect().height > 0;
-  }, selector), timeout_ms);
+  }, selector));
 }
 
 /// What is wrong with the layout at the present width: a page wider than the window, a control outside of it, a label

@@ -2,11 +2,11 @@
 // The same modules in the same order as the product's desktop, but nothing of the product runs here.
 import { randomBytes } from 'node:crypto';
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { Child, eventually } from './processes.mjs';
+import { Child, eventually, remove } from './processes.mjs';
 
 const run = promisify(execFile);
 
@@ -75,7 +75,7 @@ export class Pulse {
 
   async stop() {
     await this.daemon.stop();
-    rmSync(this.folder, { recursive: true, force: true });
+    remove(this.folder);
   }
 }
 
@@ -118,7 +118,7 @@ export class Recorder {
   /// The newest `seconds` of one channel, waiting until that much sound has come after the call.
   async next(seconds, channel = 0) {
     const from = this.position;
-    await eventually('the recorder hears the sink', () => this.position - from >= seconds * 48000, 20_000);
+    await eventually('the recorder hears the sink', () => this.position - from >= seconds * 48000);
     return this.since(from, channel);
   }
 

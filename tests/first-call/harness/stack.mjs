@@ -1,9 +1,9 @@
 // The product as a user starts it: `carillon dev --ready-file`, on free ports, with a token key that the test knows, so
 // that it can mint tokens for any room, good ones and bad ones. Each test takes a room of its own.
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { Child, Fatal, binary, eventually, freePorts } from './processes.mjs';
+import { Child, Fatal, PATIENCE_MS, binary, eventually, freePorts, remove } from './processes.mjs';
 import { claims, mint } from './tokens.mjs';
 
 const KEY = { id: 'e2e', secret: 'only-for-the-tests-of-this-machine-0123456789' };
@@ -22,7 +22,7 @@ export class Stack {
     await eventually('carillon dev is ready', () => {
       if (stack.child.exited) throw new Fatal(`carillon dev ended: ${stack.child.log.slice(-3000)}`);
       return stack.ready;
-    }, 60_000);
+    }, 2 * PATIENCE_MS);
     stack.room = room;
     stack.media = media;
     stack.origin = new URL(stack.ready.page).origin;
@@ -61,6 +61,6 @@ export class Stack {
 
   async stop() {
     await this.child.stop(10_000);
-    rmSync(this.folder, { recursive: true, force: true });
+    remove(this.folder);
   }
 }

@@ -64,9 +64,10 @@ async fn other_paths_and_methods_are_refused() {
 
 async fn talk(server: &Server, request: String) -> String {
     let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
+    // A server that closes while something of the request is unread makes a reset of its end.
+    let _ = stream.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
+    let _ = stream.read_to_end(&mut answer).await;
     String::from_utf8_lossy(&answer).into_owned()
 }
 

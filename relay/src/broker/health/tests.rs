@@ -77,7 +77,7 @@ async fn a_relay_that_drains_is_left_out_at_once() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), left_out).await.expect("one answer is enough");
+    tokio::time::timeout(Duration::from_secs(60), left_out).await.expect("one answer is enough");
     server.stop().await;
 }
 
