@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use axum::body::{Body, to_bytes};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
@@ -7,6 +9,7 @@ use super::super::config::Config;
 use super::*;
 
 const NOW: u64 = 1_703_083_272;
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 const KEY: &str = "desk-key-of-16-bytes";
 const TOKEN_SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -36,8 +39,8 @@ struct Answer {
 
 impl Bench {
     fn new(settings: Value) -> Self {
-        let desk = Arc::new(Desk::new(Config::of_json(settings).unwrap(), Instant::now()));
-        let clock: Clock = || (Instant::now(), NOW);
+        let desk = Arc::new(Desk::new(Config::of_json(settings).unwrap(), *START));
+        let clock: Clock = || (*START, NOW);
         Self { router: router(Arc::clone(&desk), clock), desk }
     }
 
