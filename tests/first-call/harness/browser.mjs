@@ -23,7 +23,7 @@ export class Browser {
     const profile = mkdtempSync(path.join(tmpdir(), 'carillon-chromium-'));
     if (authority) trust(path.join(profile, '.pki/nssdb'), authority);
     const tone = says ?? writeTone(path.join(profile, 'microphone.wav'), { left: hz });
-    const browser = await puppeteer.launch({
+    const browser = await launch({
       executablePath: CHROMIUM,
       headless: true,
       userDataDir: profile,
@@ -55,7 +55,7 @@ export class Browser {
   static async firefox({ hz = 440, ear = null, authority = null } = {}) {
     const profile = mkdtempSync(path.join(tmpdir(), 'carillon-firefox-'));
     if (authority) trust(profile, authority);
-    const browser = await puppeteer.launch({
+    const browser = await launch({
       browser: 'firefox',
       executablePath: FIREFOX,
       headless: true,
@@ -114,6 +114,19 @@ export class Browser {
     }
   }
 }
+
+/// A browser that a busy machine does not let come up is started again: what it hears is tested, not how it starts.
+async function launch(options) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await puppeteer.launch(options);
+    } catch (error) {
+      if (tries === LAUNCH_TRIES) throw error;
+    }
+  }
+}
+
+const LAUNCH_TRIES = 3;
 
 /// Puts the authority into the certificate database of a browser that has not run yet.
 function trust(folder, authority) {
