@@ -4,10 +4,12 @@
 //!   to a UDP socket. RTP without SRTP, which costs microseconds. Frames of 10 ms, and of 5 ms (`instant`).
 //! - `mic`: the RTP packet with a click arrives until a recorder of the virtual microphone has the click.
 //! - `cpu`: processor time of capture and encoder while music plays, in percent of a core, and `encoder`: that of the same
-//!   frames encoded without a daemon.
+//!   frames encoded one behind the other without a daemon; `paced`: encoded as they come, one in 10 ms, when the processor's
+//!   caches have forgotten the encoder.
 //!
-//! Prints one JSON object a round: `{"packet": [ms..], "instant": [ms..], "mic": [ms..], "cpu": percent, "encoder": percent}`.
-//! Percentiles are the caller's. Arguments: clicks for each measurement in a round, rounds.
+//! Prints one JSON object a round: `{"packet": [ms..], "instant": [ms..], "mic": [ms..], "cpu": percent, "encoder": percent,
+//! "paced": percent}`. Percentiles are the caller's. Arguments: clicks for each measurement in a round, rounds. `cost` as the
+//! first argument leaves the clicks out; their number then says how long it measures, 300 ms each.
 
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 #[path = "../tests/pulse/daemon.rs"]
@@ -61,13 +63,18 @@ async fn main() {
     // `cargo bench` adds a flag of its own, `cargo test --benches` none at all: then one click each shows that it works.
     let numbers: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
     let (clicks, rounds) = (numbers.first().copied().unwrap_or(1), numbers.get(1).copied().unwrap_or(1));
+    let only_cost = std::env::args().any(|argument| argument == "cost");
     for _ in 0..rounds {
-        let packet = packets(Profile::Music, clicks).await;
-        let instant = packets(Profile::Instant, clicks).await;
-        let mic = microphone(clicks).await;
-        let (cpu, encoder) = cost(Duration::from_millis(clicks.min(70) as u64 * 300)).await;
-        let round =
-            serde_json::json!({ "packet": packet, "instant": instant, "mic": mic, "cpu": cpu, "encoder": encoder });
+        let (mut packet, mut instant, mut mic) = (Vec::new(), Vec::new(), Vec::new());
+        if !only_cost {
+            packet = packets(Profile::Music, clicks).await;
+            instant = packets(Profile::Instant, clicks).await;
+            mic = microphone(clicks).await;
+        }
+        let Cost { cpu, encoder, paced } = cost(Duration::from_millis(clicks.min(70) as u64 * 300)).await;
+        let round = serde_json::json!({
+            "packet": packet, "instant": instant, "mic": mic, "cpu": cpu, "encoder": encoder, "paced": paced,
+        });
         writeln!(std::io::stdout(), "{round}").expect("prints");
     }
 }
@@ -251,16 +258,23 @@ async fn hear(mut source: PulseSource, click: Shared) {
     }
 }
 
-/// The share of a core that capture and encoder take for the music profile, and the encoder alone for as many frames.
-async fn cost(time: Duration) -> (f64, f64) {
+/// Percent of a core for the music profile: capture and encoder, and the encoder alone for as many frames.
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    cpu: f64,
+    encoder: f64,
+    paced: f64,
+}
+
+async fn cost(time: Duration) -> Cost {
     let daemon = Daemon::start();
     let mut music = Music::default();
     let playing = tokio::spawn(play_on_desktop(daemon.unix(), 19_200, move |samples| music.fill(samples)));
     let pulse = daemon.unix();
     let measured = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let whole = runtime.block_on(captured(pulse, time));
-        (whole, encoded(time))
+        let cpu = runtime.block_on(captured(pulse, time));
+        Cost { cpu, encoder: encoded(time, false), paced: encoded(time, true) }
     });
     let shares = tokio::task::spawn_blocking(|| measured.join().expect("measures")).await.expect("measures");
     playing.abort();
@@ -290,13 +304,16 @@ async fn captured(pulse: PulseSettings, time: Duration) -> f64 {
     }
 }
 
-fn encoded(time: Duration) -> f64 {
+fn encoded(time: Duration, is_paced: bool) -> f64 {
     let encode = EncodeSettings::new(Profile::Music, None, None).expect("a profile is valid");
     let mut encoder = Encoder::new(encode).expect("an encoder");
     let (mut music, mut frame, mut spent) = (Music::default(), [0; 960], Duration::ZERO);
     let frames = (time.as_millis() / u128::from(encode.frame_ms)).max(1);
     for _ in 0..frames {
         music.fill(&mut frame);
+        if is_paced {
+            std::thread::sleep(Duration::from_millis(encode.frame_ms.into()));
+        }
         let before = thread_time();
         encoder.encode(&frame).expect("encodes");
         spent += thread_time() - before;

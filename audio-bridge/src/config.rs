@@ -254,6 +254,8 @@ pub enum ConfigError {
     NoToken,
     #[error("keys token and token_file are both given; one is enough")]
     TwoTokens,
+    #[error("key token_file: {0}; put the token there before the start, or give it as BRIDGE_TOKEN")]
+    TokenFile(#[from] SecretError),
     #[error("key pulse_server (--pulse-server, BRIDGE_PULSE_SERVER or PULSE_SERVER) is {value:?}: {source}")]
     Server { value: String, source: AddressError },
     #[error("key {key} must name one device, not {name:?}: a default device may be the microphone")]
@@ -301,7 +303,11 @@ impl Settings {
         let token = match (raw.token, raw.token_file) {
             (Some(_), Some(_)) => return Err(ConfigError::TwoTokens),
             (Some(token), None) => Some(TokenSource::Value(token)),
-            (None, Some(path)) => Some(TokenSource::File(path)),
+            (None, Some(path)) => {
+                // Later it may come and go; a file that is not there now is a wrong path.
+                drop(Secret::from_file(&path)?);
+                Some(TokenSource::File(path))
+            }
             (None, None) => None,
         };
         let destination = destination(raw.signaling, raw.whip.as_ref(), token)?;
@@ -443,6 +449,10 @@ mod tests {
     fn mistakes_name_the_key_and_not_the_token() {
         assert!(refusal(Raw { token: None, ..raw() }).contains("key token"));
         assert!(refusal(Raw { token_file: Some("/t".into()), ..raw() }).contains("token_file"));
+        let absent = refusal(Raw { token: None, token_file: Some("/nowhere/token".into()), ..raw() });
+        for word in ["token_file", "/nowhere/token", "cannot be read", "BRIDGE_TOKEN"] {
+            assert!(absent.contains(word), "{absent}");
+        }
         assert!(refusal(Raw { frame_ms: Some(15), ..raw() }).contains("frame_ms"));
         assert!(refusal(Raw { bitrate: Some(8_000), ..raw() }).contains("bitrate"));
         assert!(refusal(Raw { signaling: Some("http://x".to_owned()), ..raw() }).contains("ws://"));

@@ -101,6 +101,12 @@ impl PacketStore {
         }
     }
 
+    /// Of the newest packet that ever came.
+    #[must_use]
+    pub fn newest_sequence(&self) -> Option<u16> {
+        self.newest.map(|(sequence, _)| sequence as u16)
+    }
+
     /// The oldest packet.
     #[must_use]
     pub fn first(&self) -> Option<&Stored> {
@@ -194,6 +200,12 @@ impl DelayTarget {
     #[must_use]
     pub fn target(&self) -> Duration {
         self.spread.clamp(TARGET_MIN, TARGET_MAX)
+    }
+
+    /// What is held back at least.
+    #[must_use]
+    pub fn samples_min() -> usize {
+        samples_of(TARGET_MIN)
     }
 
     #[must_use]

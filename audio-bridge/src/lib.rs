@@ -25,6 +25,7 @@ pub mod loss;
 pub mod metrics;
 pub mod mixer;
 pub mod offer;
+pub mod patience;
 pub mod pcm;
 pub mod playout;
 pub mod probe;

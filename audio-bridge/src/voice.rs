@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::codec::{CodecError, Decoder};
 use crate::jitter::{DelayTarget, Insertion, Packet, PacketStore, Stored};
+use crate::patience::Patience;
 use crate::pcm::samples_in_ms;
 use crate::resample::{CONTEXT, Resampler};
 use crate::stretch;
@@ -29,8 +30,8 @@ const SPEED_CHANGE_MAX: f64 = 0.005;
 const SHORTEN_SAMPLES: i64 = samples_in_ms(30) as i64;
 /// With less than this beside the jitter, periods are put in: the next late packet would leave a hole.
 const LENGTHEN_SAMPLES: i64 = samples_in_ms(5) as i64;
-/// A packet that only redundancy brought makes waiting for redundancy worth it for this long.
-const REDUNDANCY_USEFUL: Duration = Duration::from_secs(10);
+/// Waiting for a packet that repeats another takes so long at most.
+const REPETITION_SAMPLES_MAX: usize = samples_in_ms(20);
 /// More is never held back on purpose.
 const TARGET_SAMPLES_MAX: usize = samples_in_ms(200);
 /// More than this above the target is dropped at once.
@@ -69,7 +70,7 @@ pub struct Voice {
     waiting: Waiting,
     stretched: Option<Instant>,
     resampler: Resampler,
-    restored: Option<Instant>,
+    patience: Patience,
     frame_samples: usize,
     counters: VoiceCounters,
 }
@@ -103,7 +104,7 @@ impl Voice {
             waiting: Waiting::default(),
             stretched: None,
             resampler: Resampler::default(),
-            restored: None,
+            patience: Patience::default(),
             frame_samples: samples_in_ms(20),
             counters: VoiceCounters::default(),
         })
@@ -121,12 +122,15 @@ impl Voice {
         self.sound.len() + stored
     }
 
-    /// The delay that jitter, and redundancy where it helps, need at `now`.
+    /// The delay that jitter, and redundancy where it helps, need at `now`. Who waits for the second packet has waited for most
+    /// of the jitter already: most packets are not the slowest.
     #[must_use]
     pub fn target_samples(&self, now: Instant) -> usize {
-        let useful = self.restored.is_some_and(|at| now.saturating_duration_since(at) < REDUNDANCY_USEFUL);
-        let patience = if useful { self.frame_samples.min(samples_in_ms(20)) } else { 0 };
-        (self.delay.target_samples() + patience).min(TARGET_SAMPLES_MAX)
+        let jitter = self.delay.target_samples();
+        let packet = self.frame_samples.min(REPETITION_SAMPLES_MAX);
+        let patience = self.patience.packets(now);
+        let deep = (jitter / 2).max(DelayTarget::samples_min()) + patience * packet;
+        (jitter + patience.min(1) * packet).max(deep).min(TARGET_SAMPLES_MAX)
     }
 
     #[must_use]
@@ -166,10 +170,13 @@ impl Voice {
 
     /// Takes an earlier packet that a later one repeats. To be called after [`receive`](Self::receive) of the later one.
     pub fn restore(&mut self, now: Instant, packet: Packet) {
-        if Decoder::samples_in(&packet.payload) > 0 && self.store.restore(packet) {
-            self.counters.restored += 1;
-            self.restored = Some(now);
+        let sequence = packet.sequence;
+        if Decoder::samples_in(&packet.payload) == 0 || !self.store.restore(packet) {
+            return;
         }
+        self.counters.restored += 1;
+        let packets_back = self.store.newest_sequence().map_or(0, |newest| newest.wrapping_sub(sequence));
+        self.patience.restored(now, packets_back.into());
     }
 
     /// How long until the packet that just came is played.
@@ -264,8 +271,9 @@ impl Voice {
             self.counters.lost += lost;
             return self.play_first(place);
         }
-        if lost == 1 && missing <= CONCEAL_SAMPLES_MAX {
-            self.counters.lost += 1;
+        // Of several, the last may be in the next packet.
+        if lost == 1 && missing <= CONCEAL_SAMPLES_MAX || missing <= self.frame_samples {
+            self.counters.lost += lost;
             return self.recover(place, missing);
         }
         self.conceal(place, missing)

@@ -49,6 +49,10 @@ pub enum WhipError {
     Http(#[from] HttpError),
     #[error("WHIP")]
     Refused(#[from] Refusal),
+    #[error(
+        "WHIP: the endpoint sends its clients to another server, which is not shown the token; use that server's URL"
+    )]
+    Withheld(#[source] Refusal),
     #[error("WHIP server redirects in circles")]
     Circle,
     #[error("media")]
@@ -147,19 +151,30 @@ impl Publication {
         Ok(peer)
     }
 
-    /// Offers, where the endpoint sends us. The token goes along: a server that spreads its load sends its clients to others.
+    /// Offers, where the endpoint sends us.
     async fn post(&self, token: Option<&str>, sdp: &str) -> Result<Created, WhipError> {
         let mut url = self.settings.url.clone();
         let first = self.settings.url.path_segments().into_iter().flatten().chain(self.settings.url.query());
         let secrets: Vec<&str> = first.chain(token).collect();
         for _ in 0..=REDIRECTS_MAX {
-            let reply = http::exchange(Method::POST, &url, token, Some(sdp.to_owned()), &self.settings.trust).await?;
-            match reply::read(reply, &url, &secrets)? {
-                Verdict::Created(created) => return Ok(created),
-                Verdict::Elsewhere(next) => url = next,
+            let shown = self.shown_to(&url, token);
+            let reply = http::exchange(Method::POST, &url, shown, Some(sdp.to_owned()), &self.settings.trust).await?;
+            match reply::read(reply, &url, &secrets) {
+                Ok(Verdict::Created(created)) => return Ok(created),
+                Ok(Verdict::Elsewhere(next)) => url = next,
+                Err(refusal) if shown.is_none() && token.is_some() => return Err(WhipError::Withheld(refusal)),
+                Err(refusal) => return Err(refusal.into()),
             }
         }
         Err(WhipError::Circle)
+    }
+
+    /// The token, where it may be seen: by the server that it is for, and not by whom that server names. The same server may
+    /// ask for encryption.
+    fn shown_to<'a>(&self, url: &Url, token: Option<&'a str>) -> Option<&'a str> {
+        let endpoint = &self.settings.url;
+        let is_upgrade = (endpoint.scheme(), url.scheme()) == ("http", "https") && endpoint.host() == url.host();
+        token.filter(|_| endpoint.origin() == url.origin() || is_upgrade)
     }
 
     /// The relays that some endpoints name in advance (RFC 9725 section 4.6): our candidates are gathered before the offer is
@@ -173,7 +188,7 @@ impl Publication {
 
     fn after(&mut self, failure: &WhipError) -> Duration {
         let wait = self.backoff.next(rand::random());
-        let WhipError::Refused(refusal) = failure else { return wait };
+        let (WhipError::Refused(refusal) | WhipError::Withheld(refusal)) = failure else { return wait };
         let lasting = if refusal.is_lasting() { LASTING } else { Duration::ZERO };
         wait.max(lasting).max(refusal.retry_after().unwrap_or_default())
     }
@@ -186,10 +201,67 @@ impl Publication {
         }
         let Some(session) = self.session.take() else { return };
         let token = self.settings.token.as_ref().and_then(|token| token.read().ok());
-        let token = token.as_ref().map(admin::Secret::expose);
+        let token = self.shown_to(&session, token.as_ref().map(admin::Secret::expose));
         match http::exchange(Method::DELETE, &session, token, None, &self.settings.trust).await {
             Ok(reply) => tracing::debug!(status = reply.status.as_u16(), "Ended the WHIP session"),
             Err(error) => tracing::debug!(%error, "Could not end the WHIP session"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn publication(url: Url) -> Publication {
+        let trust = Trust::System;
+        let settings = WhipSettings { url, token: None, trust, ssrc: 1, ice_servers: Vec::new() };
+        let status = Arc::new(Status::new(String::new(), String::new()));
+        Publication::new(settings, status, Metrics::new().0).0
+    }
+
+    /// Answers one request and gives back what it was asked.
+    async fn answers(listener: TcpListener, answer: String) -> String {
+        let (mut stream, _) = listener.accept().await.expect("accepts");
+        let mut asked = vec![0; 4096];
+        let read = stream.read(&mut asked).await.expect("reads");
+        stream.write_all(answer.as_bytes()).await.expect("answers");
+        String::from_utf8_lossy(&asked[..read]).into_owned()
+    }
+
+    async fn listener() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let origin = format!("http://{}", listener.local_addr().expect("bound"));
+        (listener, origin)
+    }
+
+    #[tokio::test]
+    async fn another_server_that_the_endpoint_names_gets_the_offer_and_not_the_token() {
+        let ((endpoint, here), (other, there)) = (listener().await, listener().await);
+        let redirect = format!("HTTP/1.1 307 Go\r\nlocation: {there}/whip\r\ncontent-length: 0\r\n\r\n");
+        let first = tokio::spawn(answers(endpoint, redirect));
+        let refusal = "HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n".to_owned();
+        let second = tokio::spawn(answers(other, refusal));
+        let publication = publication(Url::parse(&format!("{here}/whip")).expect("a URL"));
+        let outcome = publication.post(Some("key"), "v=0\r\n").await;
+        assert!(first.await.expect("ends").contains("authorization: Bearer key"));
+        let asked = second.await.expect("ends");
+        assert!(asked.starts_with("POST /whip") && asked.ends_with("v=0\r\n"), "{asked}");
+        assert!(!asked.contains("authorization") && !asked.contains("key"), "{asked}");
+        let told = outcome.expect_err("refused").to_string();
+        assert!(told.contains("not shown the token") && told.contains("URL"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn the_token_stays_with_its_server() {
+        let publication = publication(Url::parse("http://sound.example/whip").expect("a URL"));
+        let is_shown = |url: &str| publication.shown_to(&Url::parse(url).expect("a URL"), Some("key")).is_some();
+        assert!(is_shown("http://sound.example/elsewhere") && is_shown("https://sound.example/session/1"));
+        for url in ["http://other.example/whip", "http://sound.example:8080/whip", "https://sound.example.other/"] {
+            assert!(!is_shown(url), "{url}");
         }
     }
 }

@@ -7,13 +7,15 @@ const BLOCK_BYTES_MAX: usize = (1 << 10) - 1;
 const OFFSET_MAX: u32 = (1 << 14) - 1;
 
 /// As many packets as are ever repeated.
-pub(crate) const BLOCKS_MAX: usize = 2;
+pub(crate) const BLOCKS_MAX: usize = 3;
 
-/// The last packets of a slot's present source, newest first.
+/// The last packets of a slot's present source.
 #[derive(Default, Debug)]
 pub(crate) struct Recent {
-    /// `None` as long as no listener of the room wants redundancy: then nothing is copied.
+    /// `None` as long as no listener of the room wants redundancy: then nothing is copied. A ring.
     past: Option<Box<[Past; BLOCKS_MAX]>>,
+    /// Place of the newest; the older ones lie behind it.
+    newest: usize,
 }
 
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl Recent {
     /// Takes its memory. Not for a packet: for a listener that has begun to lose some.
     pub(crate) fn enable(&mut self) {
         let empty = || Past { timestamp: 0, len: 0, opus: [0; BLOCK_BYTES_MAX] };
-        self.past.get_or_insert_with(|| Box::new([empty(), empty()]));
+        self.past.get_or_insert_with(|| Box::new([empty(), empty(), empty()]));
     }
 
     pub(crate) fn disable(&mut self) {
@@ -46,8 +48,8 @@ impl Recent {
     #[inline]
     pub(crate) fn push(&mut self, timestamp: u32, opus: &[u8]) {
         let Some(past) = &mut self.past else { return };
-        past.swap(0, 1);
-        let newest = &mut past[0];
+        self.newest = (self.newest + BLOCKS_MAX - 1) % BLOCKS_MAX;
+        let newest = &mut past[self.newest];
         newest.len = if opus.len() <= BLOCK_BYTES_MAX { opus.len() } else { 0 };
         newest.timestamp = timestamp;
         newest.opus[..newest.len].copy_from_slice(&opus[..newest.len]);
@@ -64,11 +66,12 @@ impl Recent {
         opus: &[u8],
     ) -> Option<usize> {
         let past = self.past.as_deref()?;
+        let newest_first = past[self.newest..].iter().chain(&past[..self.newest]);
         let offset = |past: &Past| timestamp.wrapping_sub(past.timestamp);
         let fits = |past: &&Past| past.len > 0 && (1..=OFFSET_MAX).contains(&offset(past));
         let mut chosen: [Option<&Past>; BLOCKS_MAX] = [None; BLOCKS_MAX];
         let mut len = 1 + opus.len();
-        for (place, past) in chosen.iter_mut().zip(past.iter().take(blocks).filter(fits)) {
+        for (place, past) in chosen.iter_mut().zip(newest_first.take(blocks).filter(fits)) {
             if len + 4 + past.len > out.len() {
                 break;
             }
@@ -137,13 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn one_or_two_packets_are_repeated_oldest_first() {
-        let recent = recent(&[(960, b"older"), (1_920, b"old")]);
-        let one = written(&recent, 1, 2_880, 100).unwrap();
-        assert_eq!(blocks(&one), [(960, b"old".to_vec())]);
-        let two = written(&recent, 2, 2_880, 100).unwrap();
-        assert_eq!(blocks(&two), [(1_920, b"older".to_vec()), (960, b"old".to_vec())]);
-        for payload in [one, two] {
+    fn one_to_three_packets_are_repeated_oldest_first() {
+        let recent = recent(&[(0, b"forgotten"), (960, b"oldest"), (1_920, b"older"), (2_880, b"old")]);
+        let repeated = [(2_880, b"oldest".to_vec()), (1_920, b"older".to_vec()), (960, b"old".to_vec())];
+        for wanted in 1..=4 {
+            let payload = written(&recent, wanted, 3_840, 100).unwrap();
+            assert_eq!(blocks(&payload), repeated[3 - wanted.min(3)..]);
             let primary = red::primary(&payload).unwrap();
             assert_eq!((primary.payload_type, primary.payload), (111, &b"new!"[..]));
         }
