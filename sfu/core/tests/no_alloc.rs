@@ -73,7 +73,7 @@ fn neither_does_redundancy_nor_keeping_packets_to_be_asked_for_again() {
     forward(first);
     let allocations = allocation_counter::measure(|| forward(rest));
     assert_eq!(allocations.count_total, 0);
-    assert!(longest > 3 * 80, "two packets are repeated");
+    assert!(longest > 3 * 80, "earlier packets are repeated");
 }
 
 /// Hands over what is for the other shard; `items` has its memory already.
