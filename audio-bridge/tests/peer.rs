@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use audio_bridge::playout::Playout;
 use audio_bridge::synthetic::{Tone, amplitude_at};
 use audio_bridge::webrtc::{Peer, PeerState, ProgramPacket};
+use rtc::ice::mdns::MulticastDnsMode;
 use rtc::peer_connection::configuration::media_engine::MIME_TYPE_OPUS;
 use rtc::rtp;
 use rtc::rtp_transceiver::rtp_sender::{
@@ -86,11 +87,16 @@ impl Node {
         let mut media_engine = MediaEngine::default();
         let codec = RTCRtpCodecParameters { rtp_codec: opus(), payload_type: 111 };
         media_engine.register_codec(codec, RtpCodecKind::Audio).expect("codec");
+        // A machine that has nothing but loopback has no multicast.
+        let settings = SettingEngineBuilder::new()
+            .with_srtp_protection_profiles(profiles)
+            .with_multicast_dns_mode(MulticastDnsMode::Disabled)
+            .build();
         let (gathered_writer, gathered) = watch::channel(false);
         let (received_writer, received) = mpsc::channel(256);
         let connection = PeerConnectionBuilder::new()
             .with_media_engine(media_engine)
-            .with_setting_engine(SettingEngineBuilder::new().with_srtp_protection_profiles(profiles).build())
+            .with_setting_engine(settings)
             .with_handler(Arc::new(Handler { gathered: gathered_writer, received: received_writer }))
             .with_udp_addrs(vec!["127.0.0.1:0"])
             .build()

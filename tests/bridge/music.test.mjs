@@ -69,9 +69,13 @@ describe('music microphone', () => {
     }, undefined, 300);
     const { echoCancellation, noiseSuppression, autoGainControl, channelCount } = await asked();
     assert.deepEqual([echoCancellation, noiseSuppression, autoGainControl, channelCount.ideal], [false, false, false, 2]);
-    const bits = await player.look(() => window.__probe.sentBits(2));
+    // A machine that stalls sends less for a while.
+    const bits = await eventually('more than a voice’s rate', async () => {
+      const found = await player.look(() => window.__probe.sentBits(2));
+      if (found <= 64_000) throw new Error(`${found} b/s is a voice's rate`);
+      return found;
+    });
     console.log(`music microphone: ${Math.round(await separation())} dB apart, ${Math.round(bits / 1000)} kb/s`);
-    assert.ok(bits > 64_000, `${bits} b/s is a voice's rate`);
   });
 
   it('off again, it is speech again', async () => {
