@@ -24,7 +24,7 @@ use crate::metrics::{self, ProcessMeters, Published};
 use crate::registry::Nodes;
 use crate::streams::{self, Listener, Setup};
 use crate::tls::{self, TlsError};
-use crate::watch::Watch;
+use crate::watch::{Files, Watch};
 use crate::worker::{ORDERS_WAITING_MAX, Order, Worker, unix_s};
 
 /// How often files are looked at, for a new secret to be good within seconds.
@@ -119,7 +119,7 @@ pub(crate) async fn serve(args: &Args, config: Config) -> Result<(), RunError> {
     if config.is_general_by_coturn() {
         tracing::warn!("{}", check::GENERAL);
     }
-    let mut watch = Watch::new(&config);
+    let mut watch = Watch::new(&config, Files::look(&config.files));
     let registry = config.registry.clone();
     let mut relay = Relay::start(config).await?;
     let mut nodes = registry.map(|registry| Nodes::follow(registry, relay.meters.registry.clone()));
@@ -238,15 +238,16 @@ impl Relay {
     }
 
     fn reload(&mut self, args: &Args, watch: &mut Watch) {
+        let files = watch.files.look_again();
         let result = match Config::load_again(args, &watch.external) {
             Ok(config) => {
-                *watch = Watch::new(&config);
+                *watch = Watch::new(&config, files.choose(&config.files));
                 self.update(config);
                 tracing::info!("Settings are loaded again");
                 "ok"
             }
             Err(error) => {
-                watch.postpone();
+                watch.postpone(files);
                 tracing::error!(%error, "Settings cannot be loaded again, the old ones stay");
                 "failed"
             }

@@ -1,9 +1,8 @@
 //! The broker as a process: two ports, files that are looked at each second, signals.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use admin::Readiness;
 use admin::failure::port_remedy;
@@ -15,6 +14,7 @@ use super::args::Args;
 use super::config::{Config, ConfigError};
 use super::desk::Desk;
 use super::routes;
+use crate::watch::Files;
 
 /// How often files are looked at and relays counted: a new secret signs within that time.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> Result<(), RunError> {
 
 async fn serve(args: &Args, config: Config) -> Result<(), RunError> {
     let mut hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
-    let mut watch = Watch::new(&config.files);
+    let mut files = Files::look(&config.files);
     let broker = Broker::start(config).await?;
     let mut ticks = tokio::time::interval(INTERVAL);
     let end = admin::shutdown::signal();
@@ -60,11 +60,11 @@ async fn serve(args: &Args, config: Config) -> Result<(), RunError> {
                 tracing::info!(signal = signal.map_err(RunError::Signals)?, "Ending");
                 break;
             }
-            _ = hangup.recv() => broker.reload(args, &mut watch),
+            _ = hangup.recv() => broker.reload(args, &mut files),
             _ = ticks.tick() => {
                 broker.look_at_relays();
-                if watch.has_changed() {
-                    broker.reload(args, &mut watch);
+                if files.has_changed() {
+                    broker.reload(args, &mut files);
                 }
             }
         }
@@ -122,15 +122,16 @@ impl Broker {
         tracing::info!(secrets, "Settings are loaded again");
     }
 
-    fn reload(&self, args: &Args, watch: &mut Watch) {
+    fn reload(&self, args: &Args, files: &mut Files) {
+        let before = files.look_again();
         let result = match Config::load(args) {
             Ok(config) => {
-                *watch = Watch::new(&config.files);
+                *files = before.choose(&config.files);
                 self.update(config);
                 "ok"
             }
             Err(error) => {
-                watch.look_again();
+                *files = before;
                 tracing::error!(%error, "Settings cannot be loaded again, the old ones stay");
                 "failed"
             }
@@ -152,34 +153,6 @@ impl Broker {
         self.http.stop().await;
         self.admin.stop().await;
     }
-}
-
-/// Files by what changes when they are written or replaced.
-#[derive(Debug)]
-struct Watch(Vec<(PathBuf, Option<Seen>)>);
-
-type Seen = (SystemTime, u64);
-
-impl Watch {
-    fn new(files: &[PathBuf]) -> Self {
-        Self(files.iter().map(|path| (path.clone(), seen(path))).collect())
-    }
-
-    fn has_changed(&self) -> bool {
-        self.0.iter().any(|(path, before)| seen(path) != *before)
-    }
-
-    /// What could not be loaded is tried again when it changes.
-    fn look_again(&mut self) {
-        for (path, before) in &mut self.0 {
-            *before = seen(path);
-        }
-    }
-}
-
-fn seen(path: &Path) -> Option<Seen> {
-    let file = std::fs::metadata(path).ok()?;
-    Some((file.modified().ok()?, file.len()))
 }
 
 #[cfg(test)]

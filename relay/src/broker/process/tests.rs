@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use clap::Parser;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -37,24 +39,24 @@ async fn a_changed_file_is_loaded_and_a_broken_one_is_not() {
     std::fs::write(file.path(), "first").unwrap();
     let args = args(file.path());
     let config = Config::load(&args).unwrap();
-    let mut watch = Watch::new(&config.files);
+    let mut files = Files::look(&config.files);
     let broker = Broker::start(config).await.unwrap();
     let ids = || broker.desk.live().policy.minter.secret_ids().to_vec();
     let first = ids();
-    assert!(!watch.has_changed());
+    assert!(!files.has_changed());
 
     std::fs::write(file.path(), "second\nfirst\n").unwrap();
-    assert!(watch.has_changed());
-    broker.reload(&args, &mut watch);
+    assert!(files.has_changed());
+    broker.reload(&args, &mut files);
     let second = ids();
     assert_eq!((second.len(), &second[1]), (2, &first[0]));
-    assert!(!watch.has_changed());
+    assert!(!files.has_changed());
 
     std::fs::write(file.path(), "").unwrap();
-    assert!(watch.has_changed());
-    broker.reload(&args, &mut watch);
+    assert!(files.has_changed());
+    broker.reload(&args, &mut files);
     assert_eq!(ids(), second, "the old ones stay");
-    assert!(!watch.has_changed(), "it is tried again when it changes");
+    assert!(!files.has_changed(), "it is tried again when it changes");
     let metrics = get(broker.admin_addr(), "/metrics").await;
     for series in ["broker_reloads_total{result=\"ok\"} 1", "broker_reloads_total{result=\"failed\"} 1"] {
         assert!(metrics.contains(series), "{metrics}");
