@@ -38,6 +38,7 @@ use pulseaudio::protocol::stream::{BufferAttr, StreamFlags};
 use pulseaudio::protocol::{
     ChannelMap, Command, CreatePlaybackStreamReply, PlaybackStreamParams, SampleFormat, SampleSpec,
 };
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
 use daemon::Daemon;
@@ -344,8 +345,8 @@ impl Music {
     }
 }
 
-/// Processor time of this thread.
+/// Processor time of this thread, up to now: what `/proc` says of a thread that runs is up to a tick old.
 fn thread_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
-    Duration::from_nanos(text.split(' ').next().and_then(|ns| ns.parse().ok()).expect("a number"))
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).expect("is not negative")
 }
