@@ -84,9 +84,13 @@ fn binding() -> Vec<u8> {
 
 /// Whether the relay closes the connection, with a reset where it left something unread; it has nothing to say before.
 fn is_closed(stream: &mut TcpStream) -> bool {
-    match stream.read(&mut [0; 64]) {
-        Ok(len) => len == 0,
-        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    loop {
+        match stream.read(&mut [0; 64]) {
+            Ok(len) => return len == 0,
+            // A process that was stopped and goes on.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return error.kind() == ErrorKind::ConnectionReset,
+        }
     }
 }
 
