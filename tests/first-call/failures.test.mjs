@@ -144,7 +144,8 @@ describe('failures', () => {
       await stack.child.kill9();
       await eventually('the page says that the connection is lost', async () => (await state(tab)) === 'lost');
       const { said, empty } = await tab.look(() => window.__promises);
-      assert.ok(said.includes('Reconnecting'), `it said ${said}`);
+      // A page that stood still may have passed over the words without the promise.
+      assert.ok(said.some((text) => text.startsWith('Reconnecting')), `it said ${said}`);
       assert.equal(empty, 0, 'promises of sound while none came in');
     } finally {
       await ben.close();
