@@ -202,7 +202,7 @@ fn packet_allocations() -> f64 {
     let listener = udp::Socket::bind((local, 0).into(), udp::Options::default()).expect("bound");
     let address = listener.local_addr().expect("bound");
     let (_orders, waiting) = sync_channel(1);
-    let mut worker = relay::Worker::new(server, vec![listener], waiting).expect("a worker");
+    let mut worker = relay::Worker::new(server, vec![listener], waiting, Duration::ZERO).expect("a worker");
     let echo = Echo::start((local, 0).into());
     let peer: SocketAddr = echo.address;
     let client = std::thread::spawn(move || turn::allocate(local, address, 1, Some(peer)).remove(0));

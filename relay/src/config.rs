@@ -36,6 +36,10 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 const THREADS_MAX: u16 = 256;
 /// Below this a batch does not fit; above it the kernel would hold seconds of audio.
 const SOCKET_BUFFER_BYTES: RangeInclusive<usize> = 64 * 1024..=256 * 1024 * 1024;
+/// What [`Config::gather`] is unless it is set.
+const GATHER_US: u32 = 250;
+/// A packet may wait as long on its way there and on its way back; more than this would be heard.
+const GATHER_US_MAX: u32 = 5_000;
 
 #[derive(Debug)]
 pub struct Config {
@@ -46,6 +50,8 @@ pub struct Config {
     pub(crate) ports: RangeInclusive<u16>,
     pub(crate) threads: u16,
     pub(crate) socket_buffer_bytes: usize,
+    /// Between two beats of a thread to which much comes; zero: it has none.
+    pub(crate) gather: Duration,
     pub(crate) admin: SocketAddr,
     pub(crate) drain: Drain,
     pub(crate) core: CoreSettings,
@@ -159,6 +165,10 @@ impl Config {
         if !SOCKET_BUFFER_BYTES.contains(&socket_buffer_bytes) {
             return Err(out_of_range("socket_buffer_bytes", socket_buffer_bytes, "64 KiB to 256 MiB"));
         }
+        let gather_us = settings.gather_us.unwrap_or(GATHER_US);
+        if gather_us > GATHER_US_MAX {
+            return Err(out_of_range("gather_us", gather_us, format!("0 to {GATHER_US_MAX}")));
+        }
         let drain = Drain {
             time: Duration::from_secs(settings.drain_seconds.unwrap_or(30).into()),
             allocations: settings.drain_allocations.unwrap_or(0) as usize,
@@ -187,6 +197,7 @@ impl Config {
             ports,
             threads,
             socket_buffer_bytes,
+            gather: Duration::from_micros(gather_us.into()),
             admin,
             drain,
             core,

@@ -35,6 +35,7 @@ pub(crate) struct ShellCounters {
     pub(crate) send_calls: u64,
     pub(crate) send_dropped: u64,
     pub(crate) peer_send_failures: u64,
+    pub(crate) gathers: bool,
     pub(crate) stream_connections: u64,
     pub(crate) stream_accepted: u64,
     pub(crate) stream_refused: u64,
@@ -64,7 +65,7 @@ const fn counter(name: &'static str, help: &'static str, read: fn(&Reading<'_>) 
     Series { name, help, is_gauge: false, read }
 }
 
-const SERIES: [Series; 21] = [
+const SERIES: [Series; 22] = [
     Series {
         name: "allocations",
         help: "Allocations that are there",
@@ -86,6 +87,12 @@ const SERIES: [Series; 21] = [
     counter("listener_send_calls", "sendmmsg calls on listeners", |r| r.shell.send_calls),
     counter("listener_send_dropped", "Messages to clients that the kernel did not take", |r| r.shell.send_dropped),
     counter("peer_send_failures", "Packets for peers that the kernel did not take", |r| r.shell.peer_send_failures),
+    Series {
+        name: "gathers",
+        help: "1 while so much comes that the thread goes by the clock, see gather_us",
+        is_gauge: true,
+        read: |r| r.shell.gathers.into(),
+    },
     Series {
         name: "stream_connections",
         help: "Connections over TCP and TLS that are there",

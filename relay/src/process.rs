@@ -163,7 +163,7 @@ impl Relay {
         };
         let mut threads = Vec::with_capacity(sockets.len() + 1);
         for (index, sockets) in sockets.into_iter().enumerate() {
-            threads.push(Thread::for_datagrams(index, server()?, sockets)?);
+            threads.push(Thread::for_datagrams(index, server()?, sockets, config.gather)?);
         }
         let certificate = config.streams.tls.as_ref().map(|tls| tls::Current::new(Arc::clone(&tls.pair)));
         if !streams.is_empty() {
@@ -318,9 +318,14 @@ async fn select_first<F: Future + Unpin>(mut futures: Vec<F>) -> (F::Output, usi
 }
 
 impl Thread {
-    fn for_datagrams(index: usize, server: Server, listeners: Vec<Socket>) -> Result<Self, StartError> {
+    fn for_datagrams(
+        index: usize,
+        server: Server,
+        listeners: Vec<Socket>,
+        gather: Duration,
+    ) -> Result<Self, StartError> {
         let (orders, waiting) = sync_channel(ORDERS_WAITING_MAX);
-        let worker = Worker::new(server, listeners, waiting).map_err(StartError::Thread)?;
+        let worker = Worker::new(server, listeners, waiting, gather).map_err(StartError::Thread)?;
         let published = worker.published();
         let orders = Orders::Datagrams(orders, worker.waker());
         let ended = spawn(format!("relay-{index}"), move || worker.run())?;

@@ -14,6 +14,8 @@ pub(crate) struct Relays {
 struct Slot {
     generation: u32,
     sockets: [Option<UdpSocket>; 2],
+    /// The turn in which each had something to read last.
+    ready_in: [u32; 2],
 }
 
 /// Bit 63 of a poll's token is left to the listeners.
@@ -64,6 +66,15 @@ impl Relays {
     pub(crate) fn get_by_token(&self, token: u64) -> Option<(AllocationId, &UdpSocket)> {
         let (id, family) = from_token(token);
         Some((id, self.get(id, family)?))
+    }
+
+    /// It has something to read in this turn. Answers whether it had in the one before, too.
+    pub(crate) fn note_ready(&mut self, token: u64, turn: u32) -> bool {
+        let (id, family) = from_token(token);
+        self.slots.get_mut(id.index as usize).is_some_and(|slot| {
+            let before = std::mem::replace(&mut slot.ready_in[family as usize], turn);
+            before.wrapping_add(1) == turn
+        })
     }
 
     pub(crate) fn close(&mut self, id: AllocationId, family: Family) {

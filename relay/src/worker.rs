@@ -7,6 +7,8 @@
 //! 4. lets the server act on its deadlines and closes the sockets it let go,
 //! 5. carries out orders, and publishes counters some times a second.
 //!
+//! Between two turns it waits for the next datagram or, where many come, for the next beat ([`Gathering`]).
+//!
 //! Nothing is allocated, locked or logged for a packet.
 
 use std::fmt;
@@ -24,6 +26,7 @@ use udp::{Poller, RecvBatch, SEGMENTS_MAX, SendBatch, Socket, Transmit, Waker};
 
 use crate::metrics::{Published, ShellCounters};
 use crate::relays::{self, Relays};
+use gathering::Gathering;
 
 /// Datagrams taken from a listener in one system call, and messages to clients that wait for one.
 const BATCH: usize = 64;
@@ -31,10 +34,9 @@ const BATCH: usize = 64;
 pub(crate) const DATAGRAM_BYTES_MAX: usize = 9_000;
 /// One message to a client: what a peer sent, with room for the header around it.
 pub(crate) const SLOT_BYTES: usize = HEADROOM_BYTES + DATAGRAM_BYTES_MAX + TAILROOM_BYTES;
-/// With few sockets ready, each is read until it is empty, so that a burst leaves as one; with many, once, since the poll
-/// that reports them again is shared by all of them.
-const READY_FEW: usize = 16;
-const READS_OF_FEW: usize = 16;
+/// Of a relay socket that was ready in the turn before as well: it has a queue, which leaves as one. Any other one is read
+/// once, for nearly always that was all, and to be told so costs as much as a packet's reading; the poll tells it for less.
+const READS_OF_A_QUEUE: usize = 16;
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(200);
 /// Longest wait, so that counters and the wall clock of a quiet thread are kept as well.
 const WAIT_MAX: Duration = Duration::from_millis(500);
@@ -62,6 +64,10 @@ pub struct Worker {
     sending: SendBatch,
     out: Outgoing,
     orders: Receiver<Order>,
+    gathering: Gathering,
+    /// More may wait than one turn takes.
+    has_more: bool,
+    turns: u32,
     counters: ShellCounters,
     published: Arc<Published>,
     published_at: Instant,
@@ -83,8 +89,14 @@ struct Message {
 }
 
 impl Worker {
-    /// Serves these sockets; nothing is read before the first turn.
-    pub fn new(server: Server, listeners: Vec<Socket>, orders: Receiver<Order>) -> io::Result<Self> {
+    /// Serves these sockets; nothing is read before the first turn. `gather` is the time between two beats, zero for none.
+    pub fn new(
+        server: Server,
+        listeners: Vec<Socket>,
+        orders: Receiver<Order>,
+        gather: Duration,
+    ) -> io::Result<Self> {
+        let now = Instant::now();
         let poller = Poller::new()?;
         for (at, listener) in listeners.iter().enumerate() {
             poller.add(listener, LISTENER_BIT | at as u64)?;
@@ -99,9 +111,12 @@ impl Worker {
             sending: SendBatch::new(BATCH),
             out,
             orders,
+            gathering: Gathering::new(gather, now),
+            has_more: false,
+            turns: 0,
             counters: ShellCounters::default(),
             published: Arc::default(),
-            published_at: Instant::now(),
+            published_at: now,
         })
     }
 
@@ -124,14 +139,17 @@ impl Worker {
         let timeout = self.wait_time();
         let ready = self.poller.wait(Some(timeout))?;
         let now = Instant::now();
+        self.gathering.begin(now);
+        self.turns = self.turns.wrapping_add(1);
         let tokens = ready.tokens();
+        self.has_more = ready.is_full();
         for token in tokens.iter().filter(|token| **token & LISTENER_BIT != 0) {
             self.serve_listener(now, (token & !LISTENER_BIT) as u16);
         }
-        let reads = if tokens.len() <= READY_FEW { READS_OF_FEW } else { 1 };
         for token in tokens.iter().filter(|token| **token & LISTENER_BIT == 0) {
-            self.serve_relay(now, *token, reads);
+            self.serve_relay(now, *token);
         }
+        self.gathering.count(tokens.len());
         self.flush();
         self.server.handle_timeout(now);
         self.close_sockets();
@@ -144,18 +162,27 @@ impl Worker {
         Ok(false)
     }
 
+    /// Sleeps until the next beat, if there are any. Answers how long to wait for something to come, then.
     fn wait_time(&self) -> Duration {
-        let until = self.server.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        let pause = self.gathering.pause(now);
+        if !pause.is_zero() && !self.has_more {
+            std::thread::sleep(pause);
+        }
+        let until = self.server.poll_timeout().map(|at| at.saturating_duration_since(now));
         until.map_or(WAIT_MAX, |until| until.min(WAIT_MAX))
     }
 
     fn serve_listener(&mut self, now: Instant, listener: u16) {
-        let Self { server, listeners, relays, received, out, counters, poller, .. } = self;
+        let Self { server, listeners, relays, received, out, counters, poller, gathering, has_more, .. } = self;
         counters.receive_calls += 1;
-        if received.recv(&listeners[usize::from(listener)]).is_err() {
+        let Ok(count) = received.recv(&listeners[usize::from(listener)]) else {
             counters.receive_errors += 1;
             return;
-        }
+        };
+        // Its token counts as one.
+        gathering.count(count.saturating_sub(1));
+        *has_more |= count == BATCH;
         for datagram in received.iter_mut() {
             let client = Client { address: datagram.remote, link: Link::Udp { listener } };
             // A batch has as many slots as datagrams, so there is one for each answer.
@@ -191,7 +218,9 @@ impl Worker {
         self.flush();
     }
 
-    fn serve_relay(&mut self, now: Instant, token: u64, reads: usize) {
+    fn serve_relay(&mut self, now: Instant, token: u64) {
+        let has_queue = self.relays.note_ready(token, self.turns);
+        let reads = if has_queue { READS_OF_A_QUEUE } else { 1 };
         for _ in 0..reads {
             if self.out.messages.len() == BATCH {
                 self.flush();
@@ -212,6 +241,7 @@ impl Worker {
                 self.out.push(listener, client.address, slot + bytes.start..slot + bytes.end);
             }
         }
+        self.has_more |= has_queue;
     }
 
     fn flush(&mut self) {
@@ -258,6 +288,7 @@ impl Worker {
     fn publish(&mut self, now: Instant) {
         self.published_at = now;
         self.counters.receive_truncated = self.received.truncated();
+        self.counters.gathers = self.gathering.is_on();
         self.published.publish(&self.server, &self.counters);
         self.server.set_wall_clock(now, unix_s());
     }
@@ -323,5 +354,6 @@ impl fmt::Debug for Worker {
     }
 }
 
+mod gathering;
 #[cfg(test)]
 mod tests;

@@ -63,6 +63,7 @@ pub(crate) struct Settings {
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) threads: Option<u16>,
     pub(crate) socket_buffer_bytes: Option<usize>,
+    pub(crate) gather_us: Option<u32>,
     pub(crate) drain_seconds: Option<u32>,
     pub(crate) drain_allocations: Option<u32>,
     pub(crate) dev: bool,
@@ -131,6 +132,10 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("admin", "metrics, liveness and readiness; default 127.0.0.1:7401"),
     ("threads", "threads; default: cores"),
     ("socket_buffer_bytes", "kernel buffers of each listening socket; default 4194304"),
+    (
+        "gather_us",
+        "microseconds between two turns of a thread to which more than two datagrams come in that time, so that it serves them together; 0: serve each as it comes; default 250",
+    ),
     ("drain_seconds", "longest wait for allocations to end; default 30"),
     ("drain_allocations", "allocations that need not be waited for; default 0"),
     ("dev", "a developer's machine: placeholder secrets and loopback relay addresses are accepted"),
@@ -159,7 +164,7 @@ impl Settings {
                 user_allocations source_allocations total_allocations allocation_bytes_per_s
                 total_bytes_per_s unauthorized_per_s failures_per_min nonce_seconds
                 lifetime_seconds_max permission_seconds channel_seconds software alternate_server
-                admin threads socket_buffer_bytes drain_seconds drain_allocations log log_filter;
+                admin threads socket_buffer_bytes gather_us drain_seconds drain_allocations log log_filter;
             on:
                 no_udp no_tcp no_tls tls13_only general listed allow_loopback_peers
                 allow_multicast_peers strict_expiry fingerprint tcp_relay no_stun stun_only dev;

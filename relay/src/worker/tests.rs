@@ -19,6 +19,10 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::with_beat(Duration::ZERO)
+    }
+
+    fn with_beat(gather: Duration) -> Self {
         let loopback = AddressRange::v4([127, 0, 0, 0], 8);
         let policy = Policy { allowed: vec![loopback], allow_loopback: true, ..Policy::default() };
         let mut credentials = Credentials::new("example");
@@ -31,7 +35,7 @@ impl Stage {
         let listener = Socket::bind((LOCAL, 0).into(), udp::Options::default()).expect("bound");
         let address = listener.local_addr().expect("bound");
         let (orders, waiting) = sync_channel(1);
-        let worker = Worker::new(server, vec![listener], waiting).expect("a worker");
+        let worker = Worker::new(server, vec![listener], waiting, gather).expect("a worker");
         let (client, peer) =
             (UdpSocket::bind((LOCAL, 0)).expect("bound"), UdpSocket::bind((LOCAL, 0)).expect("bound"));
         client.connect(address).expect("connected");
@@ -90,7 +94,7 @@ impl Stage {
 }
 
 #[test]
-fn a_burst_for_one_client_is_one_call_and_comes_apart_again() {
+fn a_burst_for_one_client_is_two_calls_and_comes_apart_again() {
     let mut stage = Stage::new();
     // Equal ones, a shorter one that ends the run, then longer ones that begin another.
     let lengths = [120, 120, 120, 60, 120, 121, 121];
@@ -106,8 +110,8 @@ fn a_burst_for_one_client_is_one_call_and_comes_apart_again() {
         }
         stage.worker.counters.send_calls - calls
     };
-    // A kernel under load may deliver a burst in parts.
-    assert!((0..20).any(|_| calls_of_a_burst() == 1));
+    // The first one, and those that prove to be a queue behind it; a kernel under load may deliver a burst in parts.
+    assert!((0..20).any(|_| calls_of_a_burst() <= 2));
 }
 
 #[test]
@@ -131,4 +135,39 @@ fn relaying_allocates_nothing() {
     };
     round(5);
     assert_eq!(round(500), 0);
+}
+
+#[test]
+fn a_crowd_is_served_by_the_clock_and_loses_nothing() {
+    const BEAT: Duration = Duration::from_millis(5);
+    const MESSAGE: [u8; 7] = [0x40, 0, 0, 3, 1, 2, 3];
+    let mut stage = Stage::with_beat(BEAT);
+    let mut buf = [0; 256];
+    let (mut sent, mut received, mut beats) = (0, 0, 0);
+    stage.peer.set_nonblocking(true).expect("set");
+    // Where the machine stands still, fewer come than make a beat: then there is none, and another is tried for.
+    while beats < 3 && sent < 1_000_000 {
+        let before = Instant::now();
+        for _ in 0..20 {
+            stage.client.send(&MESSAGE).expect("sent");
+        }
+        stage.worker.turn().expect("served");
+        let pauses = stage.worker.gathering.is_on() && !stage.worker.has_more;
+        stage.client.send(&MESSAGE).expect("sent");
+        stage.worker.turn().expect("served");
+        sent += 21;
+        if pauses {
+            assert!(before.elapsed() >= BEAT, "two turns begin a beat apart");
+            beats += 1;
+        }
+        received += std::iter::from_fn(|| stage.peer.recv(&mut buf).ok()).count();
+    }
+    assert_eq!(beats, 3, "4,000 datagrams a second and more");
+    while received < sent {
+        if stage.peer.recv(&mut buf).is_ok() {
+            received += 1;
+        } else {
+            stage.worker.turn().expect("served");
+        }
+    }
 }

@@ -163,6 +163,11 @@ impl Ready {
         self.tokens().contains(&token)
     }
 
+    /// Whether more may be ready than one wait tells.
+    pub fn is_full(&self) -> bool {
+        self.len + usize::from(self.woken) == EVENTS_MAX
+    }
+
     pub fn tokens(&self) -> &[u64] {
         &self.tokens[..self.len]
     }
