@@ -65,6 +65,8 @@ pub(crate) struct ShellCounters {
     pub(crate) handshake_work_us: u64,
     /// Part of the time that was work, in millionths.
     pub(crate) busy_ppm: u64,
+    /// Has the priority that was asked for.
+    pub(crate) is_favoured: bool,
     /// Goes by the clock.
     pub(crate) gathers: bool,
     pub(crate) gone: [u64; GONE.len()],
@@ -112,7 +114,7 @@ const fn gauge(name: &'static str, help: &'static str, read: fn(&Reading<'_>) ->
 
 /// Named, because the type of [`Published`] cannot ask the table for its length: with optimisation on, the compiler
 /// then goes round in a circle through the functions inside.
-const SERIES_COUNT: usize = 41;
+const SERIES_COUNT: usize = 42;
 
 const SERIES: [Series; SERIES_COUNT] = [
     gauge("peers", "Peers placed", |r| r.peers as u64),
@@ -126,6 +128,9 @@ const SERIES: [Series; SERIES_COUNT] = [
     counter("shard_turns", "Turns of the loop", |r| r.shell.turns),
     gauge("shard_gathering", "1 while so much comes that the shard takes it by the clock", |r| {
         r.shell.gathers.into()
+    }),
+    gauge("shard_favoured", "1 where the thread has the priority of --media-nice, 0 where the system refused it", |r| {
+        r.shell.is_favoured.into()
     }),
     counter("shard_restarts", "Times that the shard failed, lost its peers and began anew", |r| r.shell.restarts),
     counter("datagrams_received", "Datagrams received", |r| r.core.datagrams_received),

@@ -7,6 +7,7 @@ mod bus;
 pub(crate) mod cores;
 mod gathering;
 mod handshakes;
+mod portion;
 mod ring;
 mod stream;
 mod streams;
@@ -27,7 +28,7 @@ pub(crate) use bus::{BusEnd, mesh};
 pub(crate) use streams::{Accepted, StreamCounters};
 use turn::Shard;
 
-/// Commands that may wait for a shard: one join is one command, and a shard takes 16 a turn.
+/// Commands that may wait for a shard: one join is one command, and a shard takes some a turn.
 const ORDERS_WAITING_MAX: usize = 256;
 /// A shard answers within a turn, well under a millisecond; after this it is stuck or dead.
 /// Tests wait longer, because a busy machine may stall a thread for seconds.
@@ -97,6 +98,8 @@ pub(crate) struct Tuning {
     pub(crate) busy_poll: Duration,
     /// How long datagrams may wait for others while many come.
     pub(crate) gather: Duration,
+    /// Priority of its thread as in nice(1); 0 leaves it as it is.
+    pub(crate) nice: i8,
 }
 
 /// A shard's socket, bound before any thread starts, so that a port in use stops the start of the node.
@@ -147,9 +150,10 @@ pub(crate) fn spawn(
     reports: mpsc::Sender<Report>,
 ) -> Result<ShardHandle, StartError> {
     let published = Arc::new(Published::default());
-    let core = wiring.core;
+    let (core, nice) = (wiring.core, wiring.tuning.nice);
     let (orders, waiting) = sync_channel(ORDERS_WAITING_MAX);
-    let shard = Shard::new(index, bound.socket, (config, wiring), waiting, reports.clone(), Arc::clone(&published))?;
+    let mut shard =
+        Shard::new(index, bound.socket, (config, wiring), waiting, reports.clone(), Arc::clone(&published))?;
     let waker = shard.waker();
     let (alive, ended) = oneshot::channel::<()>();
     std::thread::Builder::new()
@@ -160,6 +164,7 @@ pub(crate) fn spawn(
             {
                 tracing::warn!(shard = index, core, %error, "Shard runs on any core");
             }
+            shard.is_favoured = nice == 0 || favour(index, nice);
             if let Err(reason) = run(shard) {
                 tracing::error!(shard = index, %reason, "Shard has ended");
                 // The only blocking send of this thread, which has nothing else left to do.
@@ -169,6 +174,23 @@ pub(crate) fn spawn(
         })
         .map_err(StartError::Thread)?;
     Ok(ShardHandle { local_addr: bound.local_addr, published, orders, waker, ended: Some(ended) })
+}
+
+/// Whether the thread that asks has got its priority. It may not have it where nobody has given the process the right.
+fn favour(shard: usize, nice: i8) -> bool {
+    let asked = udp::set_thread_priority(nice);
+    // All ask for the same.
+    if let Err(error) = &asked
+        && shard == 0
+    {
+        tracing::info!(
+            nice,
+            %error,
+            "Media threads run at the priority of other work: audio comes later on a busy machine; to allow more: \
+             AmbientCapabilities=CAP_SYS_NICE or LimitNICE={nice} in the systemd unit, --cap-add SYS_NICE for a container"
+        );
+    }
+    asked.is_ok()
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 //! knows no peers and no sockets.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,12 +13,14 @@ use std::time::Instant;
 use sfu_core::{HandshakeJob, Node};
 use udp::Waker;
 
+use super::portion::{Left, Portion};
+
 /// Jobs on the way between the two threads: some milliseconds of work, so that the worker is never idle for want of a
-/// turn of the shard, and not so many that a new flight waits long behind them. Bounds the results of one turn too.
+/// turn of the shard, and not so many that a new flight waits long behind them.
 const JOBS_OUT_MAX: usize = 32;
 
 /// A shard that wants the core gets it; the worker still gets a tenth when both want it all the time.
-const NICE: u8 = 10;
+const NICE: i8 = 10;
 
 #[derive(Debug)]
 pub(super) struct Handshakes {
@@ -35,7 +38,7 @@ impl Handshakes {
         let work_us = Arc::new(AtomicU64::new(0));
         let meter = Arc::clone(&work_us);
         std::thread::Builder::new().name(format!("handshakes-{shard}")).spawn(move || {
-            if let Err(error) = udp::lower_thread_priority(NICE) {
+            if let Err(error) = udp::set_thread_priority(NICE) {
                 tracing::warn!(shard, %error, "Handshakes run at the priority of media");
             }
             work(shard, &waiting, &finished, &waker, &meter);
@@ -43,12 +46,19 @@ impl Handshakes {
         Ok(Self { jobs, done, out: 0, work_us })
     }
 
-    /// Gives the core what is done and takes what is to do.
-    pub(super) fn exchange(&mut self, node: &mut Node, now: Instant) {
-        while let Ok(job) = self.done.try_recv() {
-            self.out -= 1;
+    /// Gives the core what is done, as far as the portion goes, and takes what is to do. Whether some may be left.
+    pub(super) fn exchange(&mut self, node: &mut Node, now: Instant, portion: &Portion<'_>) -> bool {
+        let out = &mut self.out;
+        let left = portion.spend(&self.done, |job| {
+            *out -= 1;
             node.handle_handshake(now, job);
-        }
+            ControlFlow::Continue(())
+        });
+        self.give(node, now);
+        left == Left::Some
+    }
+
+    fn give(&mut self, node: &mut Node, now: Instant) {
         while self.out < JOBS_OUT_MAX {
             let Some(job) = node.poll_handshake(now) else { return };
             match self.jobs.try_send(job) {

@@ -111,6 +111,26 @@ async fn a_shard_that_goes_by_the_clock_takes_all_that_comes_and_stops_when_less
     assert!(sent > 0 && taken > 0 && taken + overflowed == sent, "{taken} taken and {overflowed} lost of {sent}");
 }
 
+/// Of the threads of this process that have the name.
+fn priorities(name: &str) -> Vec<i64> {
+    let stats = std::fs::read_dir("/proc/self/task").unwrap();
+    let stats = stats.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+    let named = stats.filter(|stat| stat.contains(&format!("({name})")));
+    // The name is the 2nd field, the priority as in nice(1) the 19th.
+    named.map(|stat| stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse().unwrap()).collect()
+}
+
+/// Down, as everybody may.
+#[tokio::test]
+async fn a_shard_has_the_priority_that_was_asked_for_and_the_thread_beside_it_its_own() {
+    let (mut shard, _reports) = running_with(Tuning { nice: 7, ..Tuning::default() });
+    shard.call(Command::Leave { peer: PeerId(1) }).await.unwrap().unwrap_err();
+    assert!(priorities("shard-0").contains(&7));
+    assert!(!priorities("handshakes-0").contains(&7));
+    shard.stop().await;
+    assert!(scrape(&shard).contains("sfu_shard_favoured{shard=\"0\"} 1"));
+}
+
 #[test]
 fn a_port_in_use_is_an_error_before_any_thread_starts() {
     let first = bind(Ipv4Addr::LOCALHOST.into(), 0, (BUFFER_BYTES, true)).unwrap();

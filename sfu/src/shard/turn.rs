@@ -4,8 +4,8 @@
 //! 2. takes one batch of datagrams through the core, and one read of each TCP connection that has something,
 //! 3. lets the core act on its deadlines,
 //! 4. takes some items of other shards,
-//! 5. carries out some commands,
-//! 6. exchanges work with the thread that does its handshakes,
+//! 5. hands over what came of all this, so that no audio waits for a join,
+//! 6. for a [`Portion`] of its time, carries out commands and exchanges work with the thread that does its handshakes,
 //! 7. passes events on, and publishes counters some times a second.
 //!
 //! What other shards are to have goes to them before its own listeners get anything, so that all work at the same time.
@@ -14,8 +14,9 @@
 //! once before, for the busy ratio.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use sfu_core::{DropReason, Event, Node, NodeConfig, NodeError, Path, Transport};
@@ -26,6 +27,7 @@ use super::backlog::Backlog;
 use super::bus::BusEnd;
 use super::gathering::Gathering;
 use super::handshakes::Handshakes;
+use super::portion::{Left, Portion};
 use super::streams::Streams;
 use super::{News, Order, Report, StartError, Tuning, Wiring};
 use crate::metrics::{Published, Reading, ShellCounters};
@@ -44,8 +46,6 @@ const SEND_BATCH: usize = 256;
 const FLUSH_AT: usize = 4_096;
 /// Items for other shards that may wait while a batch goes on: some of them should begin with their part of the work.
 const SHARE_AT: usize = 32;
-/// Commands carried out in one turn: a join costs about as much as forwarding some tens of packets.
-const ORDERS_A_TURN: usize = 16;
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest wait, so that counters of a quiet shard are published too.
 pub(super) const WAIT_MAX: Duration = Duration::from_millis(500);
@@ -77,6 +77,8 @@ pub(super) struct Shard {
     pace: Pace,
     gathering: Gathering,
     tuning: Tuning,
+    /// Its thread has the priority that was asked for.
+    pub(super) is_favoured: bool,
     /// Since when the oldest packet waits for others to its listener.
     held_since: Option<Instant>,
     /// When the oldest datagram came whose packets wait to be sent.
@@ -129,6 +131,7 @@ impl Shard {
             // Who pays a core for less delay gets it.
             gathering: Gathering::new(if tuning.busy_poll.is_zero() { tuning.gather } else { Duration::ZERO }),
             tuning,
+            is_favoured: false,
             held_since: None,
             oldest: None,
             news: None,
@@ -190,13 +193,15 @@ impl Shard {
             self.node.handle_timeout(now);
         }
         let items_left = self.take_items(now);
-        let (orders_left, stop) = self.carry_out(now);
-        self.handshakes.exchange(&mut self.node, now);
+        self.send_what_is_due(now);
+        let portion = Portion::begin(&Instant::now);
+        let (orders_left, stop) = self.carry_out(now, &portion);
+        let handshakes_left = self.handshakes.exchange(&mut self.node, now, &portion);
         self.send_what_is_due(now);
         self.streams.flush(&self.poller, &mut self.node);
         self.pass_events();
         self.publish(now, stop);
-        (batch_was_full || items_left || orders_left, stop)
+        (batch_was_full || items_left || orders_left || handshakes_left, stop)
     }
 
     /// Whether the batch was full, so that more may be waiting.
@@ -316,26 +321,30 @@ impl Shard {
     }
 
     /// Whether some may be left, and whether to end.
-    fn carry_out(&mut self, now: Instant) -> (bool, bool) {
-        for _ in 0..ORDERS_A_TURN {
-            match self.orders.try_recv() {
-                Ok(Order::Command { command, reply }) => {
+    fn carry_out(&mut self, now: Instant, portion: &Portion<'_>) -> (bool, bool) {
+        let Self { orders, node, streams, poller, .. } = self;
+        let mut stop = false;
+        let left = portion.spend(orders, |order| {
+            match order {
+                Order::Command { command, reply } => {
                     // Who asked may have given up.
-                    let _ = reply.send(self.node.handle_command(now, command));
+                    let _ = reply.send(node.handle_command(now, command));
                 }
-                Ok(Order::Connection(accepted)) => {
-                    self.streams.accept(now, *accepted, (&self.poller, &mut self.node));
+                Order::Connection(accepted) => streams.accept(now, *accepted, (&*poller, &mut *node)),
+                Order::Stop => {
+                    stop = true;
+                    return ControlFlow::Break(());
                 }
-                Ok(Order::Stop) | Err(TryRecvError::Disconnected) => {
-                    self.send(now);
-                    return (false, true);
-                }
-                Err(TryRecvError::Empty) => return (false, false),
                 #[cfg(test)]
-                Ok(Order::Fail) => panic!("told to fail"),
+                Order::Fail => panic!("told to fail"),
             }
+            ControlFlow::Continue(())
+        });
+        if stop || left == Left::Closed {
+            self.send(now);
+            return (false, true);
         }
-        (true, false)
+        (left == Left::Some, false)
     }
 
     /// Events stay in the core, where they are merged, until the control plane has room for them.
@@ -372,6 +381,7 @@ impl Shard {
             return;
         }
         self.counters.handshake_work_us = self.handshakes.work_us();
+        self.counters.is_favoured = self.is_favoured;
         self.published.publish(&Reading {
             core: self.node.counters(),
             shell: &self.counters,

@@ -15,7 +15,7 @@ mod send;
 mod socket;
 
 pub use poller::{Poller, Ready, Waker};
-pub use priority::lower_thread_priority;
+pub use priority::set_thread_priority;
 pub use recv::{Received, RecvBatch};
 pub use send::{SEGMENTS_MAX, SendBatch, SendReport, Transmit};
 pub use socket::{Options, Socket};

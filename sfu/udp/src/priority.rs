@@ -1,10 +1,10 @@
-//! The priority of threads beside those that forward.
+//! The priority of the threads that forward, and of those beside them.
 
 use std::io;
 
-/// Lets the calling thread run only where others leave time; `nice` as in nice(1), 0 to 19. The standard library has no
-/// word for it.
-pub fn lower_thread_priority(nice: u8) -> io::Result<()> {
+/// For the calling thread alone; `nice` as in nice(1): 19 runs only where others leave time, -20 before them all. Less than
+/// it has needs a right (`CAP_SYS_NICE` or `RLIMIT_NICE`). The standard library has no word for it.
+pub fn set_thread_priority(nice: i8) -> io::Result<()> {
     // On Linux who = 0 is the calling thread, not its process (setpriority(2), "C library/kernel differences").
     // SAFETY: takes no pointers.
     let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice.into()) };
@@ -22,10 +22,10 @@ mod tests {
     }
 
     #[test]
-    fn lowers_the_thread_that_asks_and_no_other() {
+    fn is_of_the_thread_that_asks_and_no_other() {
         let before = own_nice();
         let lowered = std::thread::spawn(|| {
-            lower_thread_priority(15).unwrap();
+            set_thread_priority(15).unwrap();
             own_nice()
         });
         assert_eq!((lowered.join().unwrap(), own_nice()), (15, before));
