@@ -129,9 +129,11 @@ const SERIES: [Series; SERIES_COUNT] = [
     gauge("shard_gathering", "1 while so much comes that the shard takes it by the clock", |r| {
         r.shell.gathers.into()
     }),
-    gauge("shard_favoured", "1 where the thread has the priority of --media-nice, 0 where the system refused it", |r| {
-        r.shell.is_favoured.into()
-    }),
+    gauge(
+        "shard_favoured",
+        "1 where the thread has the priority of --media-nice, 0 where the system refused it",
+        |r| r.shell.is_favoured.into(),
+    ),
     counter("shard_restarts", "Times that the shard failed, lost its peers and began anew", |r| r.shell.restarts),
     counter("datagrams_received", "Datagrams received", |r| r.core.datagrams_received),
     counter("received_bytes", "Payload bytes of datagrams received", |r| r.core.bytes_received),
