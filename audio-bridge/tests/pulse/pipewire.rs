@@ -22,9 +22,7 @@ async fn pipewire_is_captured_and_played_by_the_same_code() {
     let playing = tokio::spawn(audio_bridge::play(bridge.sink("mic_in"), Arc::clone(&playout), status, metrics));
     let talking = tokio::spawn(talk(playout));
     bridge.until("playback is up", |report| report.playback == DeviceState::Connected).await;
-    let microphone = tokio::task::block_in_place(|| daemon.record("mic", Duration::from_secs(3)));
-    let heard = &microphone[microphone.len() / 2..];
-    let error_db = decibels(steady_amplitude(heard, 1000.0) / AMPLITUDE);
+    let error_db = voice_error_db(&daemon);
     assert!(error_db.abs() < 1.0, "the voice is {error_db:.2} dB off");
     // What the desktop played before lies unread in the stream.
     let mut before = Vec::new();
