@@ -24,7 +24,7 @@ impl Gathering {
         Self { interval, is_on: false, arrivals: 0 }
     }
 
-    /// So many datagrams, or items of other shards, have come.
+    /// So many packets of audio, or items of other shards, have come.
     pub(super) fn count(&mut self, arrivals: usize) {
         self.arrivals += arrivals;
     }

@@ -211,8 +211,7 @@ impl Shard {
             self.counters.receive_errors += 1;
             return false;
         };
-        self.gathering.count(count);
-        let (received_at, mut now, mut newest) = (now, now, None);
+        let (received_at, mut now, mut newest, mut voices) = (now, now, None, 0);
         for datagram in self.received.iter_mut() {
             let path = Path::udp(datagram.remote);
             newest = datagram.arrived;
@@ -221,7 +220,9 @@ impl Shard {
                 self.oldest = now.checked_sub(self.backlog.waited(newest, now));
             }
             for bytes in datagram.into_segments() {
-                if is_late && is_audio(bytes) {
+                let is_audio = is_audio(bytes);
+                voices += usize::from(is_audio);
+                if is_late && is_audio {
                     self.counters.receive_late += 1;
                 } else {
                     self.node.handle_datagram(now, path, bytes);
@@ -239,6 +240,8 @@ impl Shard {
                 now = Instant::now();
             }
         }
+        // Joins come in a rush and go: no audio is to wait for a beat because of them.
+        self.gathering.count(voices);
         if count < RECEIVE_BATCH {
             self.backlog.ran_empty(newest, received_at, self.gathering.wait_max());
         }
