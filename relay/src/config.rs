@@ -165,10 +165,6 @@ impl Config {
         if !SOCKET_BUFFER_BYTES.contains(&socket_buffer_bytes) {
             return Err(out_of_range("socket_buffer_bytes", socket_buffer_bytes, "64 KiB to 256 MiB"));
         }
-        let gather_us = settings.gather_us.unwrap_or(GATHER_US);
-        if gather_us > GATHER_US_MAX {
-            return Err(out_of_range("gather_us", gather_us, format!("0 to {GATHER_US_MAX}")));
-        }
         let drain = Drain {
             time: Duration::from_secs(settings.drain_seconds.unwrap_or(30).into()),
             allocations: settings.drain_allocations.unwrap_or(0) as usize,
@@ -197,7 +193,7 @@ impl Config {
             ports,
             threads,
             socket_buffer_bytes,
-            gather: Duration::from_micros(gather_us.into()),
+            gather: gather(settings)?,
             admin,
             drain,
             core,
@@ -209,6 +205,15 @@ impl Config {
             log_filter: settings.log_filter.clone().unwrap_or_else(|| "info".to_owned()),
         })
     }
+}
+
+/// Between two beats of a thread with much to do.
+fn gather(settings: &Settings) -> Result<Duration, ConfigError> {
+    let gather_us = settings.gather_us.unwrap_or(GATHER_US);
+    if gather_us > GATHER_US_MAX {
+        return Err(out_of_range("gather_us", gather_us, format!("0 to {GATHER_US_MAX}")));
+    }
+    Ok(Duration::from_micros(gather_us.into()))
 }
 
 fn out_of_range(key: &'static str, value: impl Display, expected: impl Into<String>) -> ConfigError {

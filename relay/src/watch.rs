@@ -9,7 +9,8 @@ use crate::config::{Config, Found};
 const NAMES_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Files by what changes when they are written or replaced. Look before they are read: what is written while they are read
-/// is then a change, not the state that was loaded.
+/// is then a change, not the state that was loaded. Which files there are is known only once settings are read: at the start,
+/// and for a file that a reload names first, the look comes after.
 #[derive(Clone, Debug)]
 pub(crate) struct Files(Vec<(PathBuf, Option<Seen>)>);
 

@@ -149,7 +149,6 @@ impl Worker {
         for token in tokens.iter().filter(|token| **token & LISTENER_BIT == 0) {
             self.serve_relay(now, *token);
         }
-        self.gathering.count(tokens.len());
         self.flush();
         self.server.handle_timeout(now);
         self.close_sockets();
@@ -180,8 +179,7 @@ impl Worker {
             counters.receive_errors += 1;
             return;
         };
-        // Its token counts as one.
-        gathering.count(count.saturating_sub(1));
+        gathering.count(count);
         *has_more |= count == BATCH;
         for datagram in received.iter_mut() {
             let client = Client { address: datagram.remote, link: Link::Udp { listener } };
@@ -236,6 +234,7 @@ impl Worker {
                 Err(_) => continue,
             };
             self.counters.relay_reads += 1;
+            self.gathering.count(1);
             let Some((client, bytes)) = self.server.handle_peer(now, id, peer, buffer, len) else { continue };
             if let Link::Udp { listener } = client.link {
                 self.out.push(listener, client.address, slot + bytes.start..slot + bytes.end);

@@ -99,8 +99,9 @@ pub struct Args {
     /// more delay. 0: they never wait [default: 1000]
     #[arg(long, value_name = "US")]
     pub gather_us: Option<u32>,
-    /// Priority of media threads as in nice(1), -20 to 0, so that other work on the machine does not delay audio. Less than 0
-    /// needs CAP_SYS_NICE or LimitNICE; without the right they run like the rest [default: -10]
+    /// Priority of media threads as in nice(1), -20 to 0, so that other work does not delay audio: that of the same
+    /// control group or session; between units and containers their CPU weights decide. Less than 0 needs CAP_SYS_NICE or
+    /// LimitNICE; without the right they run like the rest [default: -10]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub media_nice: Option<i8>,
     /// text or json [default: text]

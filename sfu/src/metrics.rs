@@ -131,7 +131,7 @@ const SERIES: [Series; SERIES_COUNT] = [
     }),
     gauge(
         "shard_favoured",
-        "1 where the thread has the priority of --media-nice, 0 where the system refused it",
+        "1 where the thread has the nice value of --media-nice, 0 where the system refused it",
         |r| r.shell.is_favoured.into(),
     ),
     counter("shard_restarts", "Times that the shard failed, lost its peers and began anew", |r| r.shell.restarts),

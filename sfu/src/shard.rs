@@ -186,7 +186,7 @@ fn favour(shard: usize, nice: i8) -> bool {
         tracing::info!(
             nice,
             %error,
-            "Media threads run at the priority of other work: audio comes later on a busy machine; to allow more: \
+            "Media threads run at the priority of other work: audio comes later on a busy machine; to allow it: \
              AmbientCapabilities=CAP_SYS_NICE or LimitNICE={nice} in the systemd unit, --cap-add SYS_NICE for a container"
         );
     }

@@ -134,7 +134,7 @@ pub(crate) const KEYS: &[(&str, &str)] = &[
     ("socket_buffer_bytes", "kernel buffers of each listening socket; default 4194304"),
     (
         "gather_us",
-        "microseconds between two turns of a thread to which more than two datagrams come in that time, so that it serves them together; 0: serve each as it comes; default 250",
+        "microseconds between two turns of a thread to which two datagrams or more come in that time, so that it serves them together; 0: serve each as it comes; default 250",
     ),
     ("drain_seconds", "longest wait for allocations to end; default 30"),
     ("drain_allocations", "allocations that need not be waited for; default 0"),

@@ -1,4 +1,4 @@
-//! How many packets a listener gets twice, by what it says of its losses (RFC 3550 section 6.4.1). It counts and decides;
+//! How often a listener gets each packet again, by what it says of its losses (RFC 3550 section 6.4.1). It counts and decides;
 //! the packets are made in `redundancy`.
 
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use crate::{redundancy::BLOCKS_MAX, rtcp::ReportBlock};
 /// Losses in 1/1000 from which one packet is repeated, two, and three. Measured with speech at 32 kb/s (PESQ): at 5 % loss
 /// concealment alone gives 2.0, one block 3.6; at 10 % one block gives 3.1, two give 3.9; at 20 % two give 2.8 to 3.3.
 const FROM: [u64; BLOCKS_MAX] = [30, 100, 150];
-/// It stays on until the losses are below half of what turned it on: a redundant stream is twice as wide, and on a path
+/// It stays on until the losses are below half of what turned it on: a redundant stream is up to four times as wide, and on a path
 /// that loses by congestion the two must not swing against each other.
 const OFF_DIVISOR: u64 = 2;
 /// Losses come in bursts: so long it must have been calm before a step down.

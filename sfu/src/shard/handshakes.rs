@@ -19,7 +19,8 @@ use super::portion::{Left, Portion};
 /// turn of the shard, and not so many that a new flight waits long behind them.
 const JOBS_OUT_MAX: usize = 32;
 
-/// A shard that wants the core gets it; the worker still gets a tenth when both want it all the time.
+/// A shard that wants the core gets it. The worker still gets a tenth when both want it all the time, a hundredth where the
+/// shard has its priority: a node that busy takes no joins any more, and those under way give way to audio.
 const NICE: i8 = 10;
 
 #[derive(Debug)]

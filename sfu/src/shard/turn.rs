@@ -11,7 +11,7 @@
 //! What other shards are to have goes to them before its own listeners get anything, so that all work at the same time.
 //! It waits only when a turn has left nothing to do: for whatever comes first or, when much comes, for the next beat of
 //! [`Gathering`], so that it takes several datagrams at once. The clock is read once after waiting, for the whole turn, and
-//! once before, for the busy ratio.
+//! once before, for the busy ratio; a portion reads it for itself.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -194,6 +194,7 @@ impl Shard {
         }
         let items_left = self.take_items(now);
         self.send_what_is_due(now);
+        self.streams.flush(&self.poller, &mut self.node);
         let portion = Portion::begin(&Instant::now);
         let (orders_left, stop) = self.carry_out(now, &portion);
         let handshakes_left = self.handshakes.exchange(&mut self.node, now, &portion);
