@@ -162,7 +162,9 @@ impl Publication {
             match reply::read(reply, &url, &secrets) {
                 Ok(Verdict::Created(created)) => return Ok(created),
                 Ok(Verdict::Elsewhere(next)) => url = next,
-                Err(refusal) if shown.is_none() && token.is_some() => return Err(WhipError::Withheld(refusal)),
+                Err(refusal @ Refusal::Status { status: 401 | 403, .. }) if shown.is_none() && token.is_some() => {
+                    return Err(WhipError::Withheld(refusal));
+                }
                 Err(refusal) => return Err(refusal.into()),
             }
         }
@@ -223,13 +225,16 @@ mod tests {
         Publication::new(settings, status, Metrics::new().0).0
     }
 
-    /// Answers one request and gives back what it was asked.
+    const SDP: &str = "v=0\r\n";
+
+    /// Answers one offer of `SDP` and gives back what it was asked.
     async fn answers(listener: TcpListener, answer: String) -> String {
         let (mut stream, _) = listener.accept().await.expect("accepts");
-        let mut asked = vec![0; 4096];
-        let read = stream.read(&mut asked).await.expect("reads");
+        let mut asked = Vec::new();
+        // The body may come after the head.
+        while !asked.ends_with(SDP.as_bytes()) && stream.read_buf(&mut asked).await.expect("reads") > 0 {}
         stream.write_all(answer.as_bytes()).await.expect("answers");
-        String::from_utf8_lossy(&asked[..read]).into_owned()
+        String::from_utf8_lossy(&asked).into_owned()
     }
 
     async fn listener() -> (TcpListener, String) {
@@ -238,21 +243,38 @@ mod tests {
         (listener, origin)
     }
 
-    #[tokio::test]
-    async fn another_server_that_the_endpoint_names_gets_the_offer_and_not_the_token() {
+    /// Offers to an endpoint that names another server, which refuses: what the two were asked, and the outcome.
+    async fn sent_on(status: u16) -> (String, String, WhipError) {
         let ((endpoint, here), (other, there)) = (listener().await, listener().await);
         let redirect = format!("HTTP/1.1 307 Go\r\nlocation: {there}/whip\r\ncontent-length: 0\r\n\r\n");
         let first = tokio::spawn(answers(endpoint, redirect));
-        let refusal = "HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n".to_owned();
+        let refusal = format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n");
         let second = tokio::spawn(answers(other, refusal));
         let publication = publication(Url::parse(&format!("{here}/whip")).expect("a URL"));
-        let outcome = publication.post(Some("key"), "v=0\r\n").await;
-        assert!(first.await.expect("ends").contains("authorization: Bearer key"));
-        let asked = second.await.expect("ends");
-        assert!(asked.starts_with("POST /whip") && asked.ends_with("v=0\r\n"), "{asked}");
+        let outcome = publication.post(Some("key"), SDP).await;
+        (first.await.expect("ends"), second.await.expect("ends"), outcome.expect_err("refused"))
+    }
+
+    #[tokio::test]
+    async fn another_server_that_the_endpoint_names_gets_the_offer_and_not_the_token() {
+        let (first, asked, outcome) = sent_on(401).await;
+        assert!(first.contains("authorization: Bearer key"));
+        assert!(asked.starts_with("POST /whip") && asked.ends_with(SDP), "{asked}");
         assert!(!asked.contains("authorization") && !asked.contains("key"), "{asked}");
-        let told = outcome.expect_err("refused").to_string();
+        let told = outcome.to_string();
         assert!(told.contains("not shown the token") && told.contains("URL"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn only_a_refusal_that_the_token_may_have_helped_is_put_down_to_it() {
+        for status in [401, 403] {
+            let (.., outcome) = sent_on(status).await;
+            assert!(matches!(outcome, WhipError::Withheld(_)), "{status}: {outcome:?}");
+        }
+        for status in [400, 404, 415, 429, 503] {
+            let (.., outcome) = sent_on(status).await;
+            assert!(matches!(outcome, WhipError::Refused(_)), "{status}: {outcome:?}");
+        }
     }
 
     #[tokio::test]
