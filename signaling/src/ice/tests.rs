@@ -121,11 +121,20 @@ async fn a_broker_that_is_gone_delays_nobody_and_is_found_again() {
 async fn a_silent_broker_holds_up_the_first_join_for_a_second_and_the_next_not_at_all() {
     // Takes connections, as a kernel does, and never answers.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (source, metrics) = source(listener.local_addr().unwrap(), "the-key");
-    let began = Instant::now();
-    assert!(source.feed("ada").first().await.is_empty());
-    let first = began.elapsed();
-    assert!(first >= WELCOME_WAIT_MAX && first < Duration::from_secs(30), "{first:?}");
+    // The machine may stall in one of them; each has a source that knows nothing yet.
+    let mut firsts = Vec::new();
+    let (source, metrics) = loop {
+        let (source, metrics) = source(listener.local_addr().unwrap(), "the-key");
+        let began = Instant::now();
+        assert!(source.feed("ada").first().await.is_empty());
+        let first = began.elapsed();
+        assert!(first >= WELCOME_WAIT_MAX, "{first:?}");
+        firsts.push(first);
+        if first < ASK_TIME_MAX || firsts.len() == 3 {
+            break (source, metrics);
+        }
+    };
+    assert!(firsts.iter().any(|first| *first < ASK_TIME_MAX), "not until its request ends: {firsts:?}");
     // Its request ends, and with it the patience of joins.
     assert!(source.fresh("ada").await.is_none());
     assert!(source.is_down());

@@ -44,8 +44,21 @@ async fn ready_means_that_a_node_is_linked() {
     eventually("not ready", async || stack.admin("GET", "/readyz", "", "").await.starts_with("HTTP/1.1 503")).await;
 }
 
+/// After so long signalling gives up a node that it cannot reach, without having been refused.
+const LOST_AFTER: Duration = Duration::from_millis(1500);
+
 #[tokio::test]
 async fn killed_node_is_told_at_once_and_the_next_one_takes_the_room() {
+    // The machine may stall in one of them.
+    let mut took = Vec::new();
+    while took.len() < 3 && took.iter().all(|time| *time >= LOST_AFTER) {
+        took.push(kill_a_node_of_two().await);
+    }
+    assert!(took.iter().any(|time| *time < LOST_AFTER), "{took:?}");
+}
+
+/// How long it takes until that is told.
+async fn kill_a_node_of_two() -> Duration {
     let (stack, node) = Stack::with_node().await;
     let mut ada = stack.join("demo", "ada", Role::Speaker).await;
     ada.offer(&fixture("chromium-speaker")).await.unwrap();
@@ -54,10 +67,10 @@ async fn killed_node_is_told_at_once_and_the_next_one_takes_the_room() {
     let since = tokio::time::Instant::now();
     node.kill();
     assert_eq!(ada.moved().await, "node_lost");
-    // Long before its heartbeats would be missed.
-    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    let took = since.elapsed();
     ada.offer(&fixture("chromium-speaker")).await.unwrap();
     assert_eq!(spare.peers().len(), 1);
+    took
 }
 
 #[tokio::test]

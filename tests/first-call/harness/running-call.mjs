@@ -52,8 +52,9 @@ export class RunningCall {
   }
 }
 
-/// What two shared cores do to a browser's output by themselves stays below; a lost connection lasts much longer, and a
-/// short one shows in the packets that are missing.
+/// What two shared cores do to a browser's output by themselves stays below; a lost connection lasts much longer. A short
+/// one does not show, nor in the packets that are missing: the node numbers what it sends on without gaps. Who looks for
+/// one tells it from the machine's own.
 export const HOLE_MS_MAX = 1500;
 
 const LOST_SHARE_MAX = 0.02;
