@@ -258,6 +258,11 @@ fn deploy_run_knows_the_flags_before_the_program_is_built() {
         (&["--room=a/b"], "a/b"),
         (&["--no-desktop", "--http-port", "many"], "--http-port"),
         (&["--ready-file"], "--ready-file needs a value"),
+        (&["--ready-file", "/nonexistent/ready.json"], "no folder /nonexistent"),
+        // Nothing can be made there, not even by root.
+        (&["--ready-file", "/proc/1/ready.json"], "--ready-file '/proc/1/ready.json'"),
+        (&["--ready-file=/"], "it is a folder"),
+        (&["--tls-cert", "/nonexistent/chain.pem"], "--tls-cert '/nonexistent/chain.pem'"),
         (&["demo"], "'demo'"),
     ] {
         // No cargo on this path: what is not refused fails later and otherwise.
