@@ -46,13 +46,14 @@ pub mod voice;
 pub mod webrtc;
 pub mod whip;
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
-use signaling_protocol::client::Trust;
+use signaling_protocol::client::{Trust, TrustError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -83,7 +84,9 @@ pub enum RunError {
     #[error(transparent)]
     Logs(#[from] admin::logs::LogsError),
     #[error("certificates in {path} cannot be read: {source}")]
-    Trust { path: std::path::PathBuf, source: std::io::Error },
+    Trust { path: PathBuf, source: std::io::Error },
+    #[error("file {path} of key trust is of no use: {source}; it takes certificates in PEM")]
+    NoRoots { path: PathBuf, source: TrustError },
     #[error("encoder cannot be made: {0}")]
     Codec(#[from] codec::CodecError),
     #[error("admin address {address} cannot be used: {source}")]
@@ -174,12 +177,7 @@ fn spawn(
     let source = PulseSource::new(record, Arc::clone(status), Arc::clone(metrics));
     tasks.spawn(capture::run(source, capture, controls.encode.subscribe()));
 
-    let trust = match &settings.trust {
-        Some(path) => {
-            Trust::Roots(std::fs::read(path).map_err(|source| RunError::Trust { path: path.clone(), source })?)
-        }
-        None => Trust::System,
-    };
+    let trust = trust(settings.trust.as_deref())?;
     let (ssrc, ice_servers) = (rand::random(), settings.ice_servers.clone());
     match &settings.destination {
         Destination::Room { url, token } => {
@@ -202,6 +200,15 @@ fn spawn(
             Ok(tokio::spawn(publication.run(stopped)))
         }
     }
+}
+
+/// A file without usable certificates is found at the start, not at each connection.
+fn trust(file: Option<&Path>) -> Result<Trust, RunError> {
+    let Some(path) = file else { return Ok(Trust::System) };
+    let pem = std::fs::read(path).map_err(|source| RunError::Trust { path: path.to_owned(), source })?;
+    let trust = Trust::Roots(pem);
+    trust.client_config().map_err(|source| RunError::NoRoots { path: path.to_owned(), source })?;
+    Ok(trust)
 }
 
 /// Gives the sink what it asks for, for ever.

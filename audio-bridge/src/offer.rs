@@ -33,6 +33,13 @@ pub fn with_mono_speech(sdp: &str) -> String {
     text
 }
 
+/// The offer as RFC 9725 section 4.4.1 wants it: each m-section says that it has no life outside of the bundle, and no port of
+/// its own for RTCP.
+#[must_use]
+pub fn for_ingest(sdp: &str) -> String {
+    sdp.replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\na=rtcp-mux-only\r\na=bundle-only\r\n")
+}
+
 /// Whether an answer takes redundancy under this payload type.
 #[must_use]
 pub fn has_red(answer: &str, payload_type: u8) -> bool {
@@ -68,6 +75,13 @@ mod tests {
         let uses: Vec<(String, MediaRole)> =
             media_uses(OFFER).into_iter().map(|media| (media.mid, media.use_)).collect();
         assert_eq!(uses, [("0".to_owned(), MediaRole::Program), ("1".to_owned(), MediaRole::SpeechSlot)]);
+    }
+
+    #[test]
+    fn an_ingest_is_bundled_and_muxed_only() {
+        let text = for_ingest("m=audio 9 X 1\r\na=mid:0\r\na=rtcp-mux\r\na=rtcp-mux-x\r\na=sendonly\r\n");
+        let added = "a=rtcp-mux\r\na=rtcp-mux-only\r\na=bundle-only\r\na=rtcp-mux-x\r\n";
+        assert_eq!(text, format!("m=audio 9 X 1\r\na=mid:0\r\n{added}a=sendonly\r\n"));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The media connection: one offer with program sound to send and, in a room, speech slots to receive, SRTP with AES-GCM only. The
-//! only file that names the WebRTC library. Signalling is not its business, nor when to connect again.
+//! The media connection: one offer with program sound to send and, in a room, speech slots to receive. SRTP has AES-GCM, and
+//! with a server that is none of ours also what every WebRTC server has to have. The only file that names the WebRTC library. Signalling is not its business, nor when to connect again.
 //!
 //! The node is ICE-lite and needs no candidates of ours; sockets are bound to every interface and to loopback, so that
 //! a node on the same machine is reached as well. Of the relays that signalling names, those over UDP are used: the library
@@ -183,16 +183,19 @@ async fn connect(
     reports: Reports,
     handler: Handler,
 ) -> Result<Arc<dyn PeerConnection>, PeerError> {
+    let mut profiles =
+        vec![SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm, SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm];
+    if handler.voices.is_none() {
+        // No room, so a server of somebody's: this is the one that none may lack (RFC 8827 section 6.5).
+        profiles.push(SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80);
+    }
     let mut media_engine = MediaEngine::default();
     let codec = RTCRtpCodecParameters { rtp_codec: opus(), payload_type: OPUS_PAYLOAD_TYPE };
     media_engine.register_codec(codec, RtpCodecKind::Audio).map_err(refused("use Opus"))?;
     let codec = RTCRtpCodecParameters { rtp_codec: redundancy_codec(), payload_type: RED_PAYLOAD_TYPE };
     media_engine.register_codec(codec, RtpCodecKind::Audio).map_err(refused("use redundancy"))?;
     let settings = SettingEngineBuilder::new()
-        .with_srtp_protection_profiles(vec![
-            SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
-            SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
-        ])
+        .with_srtp_protection_profiles(profiles)
         .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
         .with_include_loopback_candidate(true)
         // The node's addresses are no .local names, and a machine that has nothing but loopback has no multicast either.

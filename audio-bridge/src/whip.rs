@@ -1,6 +1,7 @@
 //! Publishing to any WHIP server (RFC 9725) instead of a Carillon room: one offer by POST, the answer in its reply, DELETE at
 //! the end, and all of it again whenever the server or the media connection is lost. One way only: a WHIP server has no
-//! voices to play. It offers with all its candidates and changes no session, so it needs neither PATCH nor ETag.
+//! voices to play. It offers with all its candidates and changes no session, so it needs neither PATCH nor ETag
+//! (ARCHITECTURE.md has the reasons).
 
 mod http;
 mod reply;
@@ -18,6 +19,7 @@ use url::Url;
 use crate::backoff::Backoff;
 use crate::config::TokenSource;
 use crate::metrics::Metrics;
+use crate::offer;
 use crate::session::{Outlet, follow, stopped};
 use crate::status::{MediaState, Status};
 use crate::webrtc::{Peer, PeerError};
@@ -129,14 +131,14 @@ impl Publication {
         let token = self.settings.token.as_ref().map(TokenSource::read).transpose()?;
         let token = token.as_ref().map(admin::Secret::expose);
         if self.ice_servers.is_empty() {
-            self.ice_servers = self.named_servers(token).await;
+            self.ice_servers = self.named_servers(token).await?;
         }
         let ice_servers: Vec<IceServer> =
             self.settings.ice_servers.iter().chain(&self.ice_servers).cloned().collect();
         let (peer, offer) = Peer::offer(self.settings.ssrc, &ice_servers, None).await?;
         let peer = Arc::new(peer);
         let answered = async {
-            let Created { answer, session, ice_servers } = self.post(token, &offer.sdp).await?;
+            let Created { answer, session, ice_servers } = self.post(token, &offer::for_ingest(&offer.sdp)).await?;
             self.session = session;
             self.ice_servers = ice_servers;
             peer.answer(answer).await?;
@@ -180,11 +182,12 @@ impl Publication {
     }
 
     /// The relays that some endpoints name in advance (RFC 9725 section 4.6): our candidates are gathered before the offer is
-    /// posted. Most know no such question, which is no fault.
-    async fn named_servers(&self, token: Option<&str>) -> Vec<IceServer> {
+    /// posted. Most know no such question, which is no fault; who cannot be reached now need not be asked twice.
+    async fn named_servers(&self, token: Option<&str>) -> Result<Vec<IceServer>, HttpError> {
         match http::exchange(Method::OPTIONS, &self.settings.url, token, None, &self.settings.trust).await {
-            Ok(reply) if reply.status.is_success() => reply::ice_servers(&reply.headers),
-            Ok(_) | Err(_) => Vec::new(),
+            Ok(reply) if reply.status.is_success() => Ok(reply::ice_servers(&reply.headers)),
+            Err(error) if error.is_before_answer() => Err(error),
+            Ok(_) | Err(_) => Ok(Vec::new()),
         }
     }
 

@@ -1,21 +1,32 @@
 """A WHIP endpoint (RFC 9725) of nobody's product: the standard library's HTTP and aiortc. POST /whip answers an offer, DELETE of
 what it names ends the session; what arrives is decoded, and the loudest tone of each channel is said. One JSON object a
 line. `--token` must be shown as Bearer; `--redirect` sends the first offer elsewhere on the same server; `--busy N` answers
-the first N offers with 503."""
+the first N offers with 503; `--tls FOLDER` makes it an https server for `localhost`, whose authority's certificate is then in
+FOLDER/authority.pem, and whose own is expired until the input says `renew`; `--plain-srtp` takes AES-CM with HMAC-SHA1 alone.
+`forget` on the input closes every session."""
 
 import argparse
 import asyncio
+import datetime
 import json
 import math
+import pathlib
+import ssl
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import aioice.ice
 import numpy
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription, rtcdtlstransport
+from aiortc.mediastreams import MediaStreamError
 
 RATE = 48000
+# What RFC 9725 wants of an offer.
+WANTED = ["a=sendonly", "a=group:BUNDLE ", "a=bundle-only", "a=rtcp-mux\r", "a=rtcp-mux-only", "a=msid:", "a=setup:actpass"]
 
 
 def say(event, **fields):
@@ -55,7 +66,10 @@ class Endpoint:
 async def listen(track):
     kept = numpy.zeros((0, 2))
     while True:
-        frame = await track.recv()
+        try:
+            frame = await track.recv()
+        except MediaStreamError:
+            return
         block = frame.to_ndarray().reshape(-1, len(frame.layout.channels)) / 32768
         kept = numpy.concatenate([kept, block if block.shape[1] == 2 else numpy.repeat(block, 2, axis=1)])
         if len(kept) >= RATE // 2:
@@ -95,6 +109,7 @@ def handler(endpoint):
             return False
 
         def do_OPTIONS(self):
+            say("asked")
             self.respond(204, [("Accept-Post", "application/sdp"), ("Link", '<stun:127.0.0.1:9>; rel="ice-server"')])
 
         def do_POST(self):
@@ -111,7 +126,7 @@ def handler(endpoint):
             if self.headers.get("Content-Type") != "application/sdp":
                 return self.respond(415)
             name, answer = endpoint.run(endpoint.answer(offer))
-            say("offer", lines=offer.count("\nm="), sends="a=sendonly" in offer, path=self.path)
+            say("offer", lines=offer.count("\nm="), has=[line for line in WANTED if f"\r\n{line}" in offer], path=self.path)
             return self.respond(
                 201, [("Content-Type", "application/sdp"), ("Location", name), ("ETag", '"1"')], answer
             )
@@ -132,21 +147,81 @@ def handler(endpoint):
     return Handler
 
 
-def forget(endpoint):
-    """Each line of the input closes every session, as a server does that starts anew."""
-    for _ in sys.stdin:
-        for connection in endpoint.sessions.values():
-            endpoint.run(connection.close())
-        say("forgotten")
+class Authority:
+    """Whom nobody trusts but who is told to."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Authority of a test")])
+        is_authority = (x509.BasicConstraints(ca=True, path_length=None), True)
+        root = self.sign(self.name, self.key, 2, *is_authority)
+        (folder / "authority.pem").write_bytes(root.public_bytes(serialization.Encoding.PEM))
+
+    def sign(self, subject, key, days, extension, critical):
+        now = datetime.datetime.now(datetime.timezone.utc)
+        builder = x509.CertificateBuilder(self.name, subject, key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now - datetime.timedelta(days=9)).not_valid_after(now + datetime.timedelta(days=days))
+        return builder.add_extension(extension, critical).sign(self.key, hashes.SHA256())
+
+    def certificate(self, name, days):
+        """The file of one with its key, for this name and so many days from now."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        own = self.sign(x509.Name([]), key, days, x509.SubjectAlternativeName([x509.DNSName(name)]), True)
+        unprotected = serialization.NoEncryption()
+        file = self.folder / "server.pem"
+        file.write_bytes(
+            own.public_bytes(serialization.Encoding.PEM)
+            + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, unprotected)
+        )
+        return file
+
+
+class Server(ThreadingHTTPServer):
+    """Over TLS, when there is a certificate. Handshakes are the threads' business, for one that fails or stalls."""
+
+    def __init__(self, endpoint):
+        super().__init__(("127.0.0.1", 0), handler(endpoint))
+        self.tls = None
+        if endpoint.options.tls:
+            self.authority = Authority(pathlib.Path(endpoint.options.tls))
+            self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.tls.load_cert_chain(self.authority.certificate("localhost", days=-1))
+
+    def renew(self):
+        self.tls.load_cert_chain(self.authority.certificate("localhost", days=1))
+
+    def get_request(self):
+        stream, address = super().get_request()
+        if self.tls:
+            stream = self.tls.wrap_socket(stream, server_side=True, do_handshake_on_connect=False)
+        return stream, address
+
+    def handle_error(self, request, client_address):
+        say("broken", error=str(sys.exc_info()[1]))
+
+
+def obey(endpoint, server):
+    for line in sys.stdin:
+        if line.strip() == "renew":
+            server.renew()
+        else:
+            # As a server does that starts anew.
+            for connection in endpoint.sessions.values():
+                endpoint.run(connection.close())
+            say("forgotten")
 
 
 async def main(options):
     aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
+    if options.plain_srtp:
+        rtcdtlstransport.SRTP_PROFILES[:] = [rtcdtlstransport.SRTP_AES128_CM_SHA1_80]
     endpoint = Endpoint(options, asyncio.get_running_loop())
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(endpoint))
+    server = Server(endpoint)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    threading.Thread(target=forget, args=(endpoint,), daemon=True).start()
-    say("listens", url=f"http://127.0.0.1:{server.server_port}/whip")
+    threading.Thread(target=obey, args=(endpoint, server), daemon=True).start()
+    origin = f"https://localhost:{server.server_port}" if options.tls else f"http://127.0.0.1:{server.server_port}"
+    say("listens", url=f"{origin}/whip")
     await asyncio.Event().wait()
 
 
@@ -155,4 +230,6 @@ if __name__ == "__main__":
     parser.add_argument("--token", required=True)
     parser.add_argument("--redirect", action="store_true")
     parser.add_argument("--busy", type=int, default=0)
+    parser.add_argument("--tls")
+    parser.add_argument("--plain-srtp", action="store_true")
     asyncio.run(main(parser.parse_args()))

@@ -9,11 +9,11 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use signaling_protocol::client::{Trust, TrustError};
+use signaling_protocol::client::{CertificateFault, Trust, TrustError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, rustls};
 use url::Url;
 
 /// From the name look-up to the last byte of the answer.
@@ -28,6 +28,10 @@ const SDP: HeaderValue = HeaderValue::from_static("application/sdp");
 pub enum HttpError {
     #[error("server cannot be reached: {0}")]
     Unreachable(std::io::ErrorKind),
+    #[error(transparent)]
+    Certificate(#[from] CertificateFault),
+    #[error("server does not speak TLS at this port; check the URL")]
+    NotTls,
     #[error("TLS with the server: {0}")]
     Tls(std::io::Error),
     #[error("certificates")]
@@ -42,6 +46,21 @@ pub enum HttpError {
     NotText,
     #[error("token or URL cannot stand in a request")]
     BadRequest,
+}
+
+impl HttpError {
+    /// There was no connection on which to ask.
+    pub(super) const fn is_before_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable(_)
+                | Self::Certificate(_)
+                | Self::NotTls
+                | Self::Tls(_)
+                | Self::Trust(_)
+                | Self::BadRequest
+        )
+    }
 }
 
 /// What the server answered, whole.
@@ -97,7 +116,15 @@ async fn connect_and_ask(url: &Url, request: Request<Body>, trust: &Trust) -> Re
     }
     let name = ServerName::try_from(host.to_owned()).map_err(|_| HttpError::BadRequest)?;
     let connector = TlsConnector::from(trust.client_config()?);
-    ask(connector.connect(name, stream).await.map_err(HttpError::Tls)?, request).await
+    ask(connector.connect(name, stream).await.map_err(handshake_error)?, request).await
+}
+
+fn handshake_error(error: std::io::Error) -> HttpError {
+    let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    if matches!(tls, Some(rustls::Error::InvalidMessage(_))) {
+        return HttpError::NotTls;
+    }
+    CertificateFault::of(&error).map_or_else(|| HttpError::Tls(error), HttpError::Certificate)
 }
 
 async fn ask(
@@ -127,8 +154,12 @@ async fn ask(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rustls_pki_types::PrivateKeyDer;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
 
     use super::*;
 
@@ -178,6 +209,79 @@ mod tests {
             let (reply, _) = said(answer).await;
             assert!(reply.is_err(), "{start:?}");
         }
+    }
+
+    /// The port of a server whose certificate is for `localhost` and these years, and the certificate of its authority. It
+    /// answers one request.
+    async fn secure(first_year: i32, last_year: i32) -> (u16, Trust) {
+        let mut authority = rcgen::CertificateParams::default();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority_key = rcgen::KeyPair::generate().expect("generates");
+        let root = authority.self_signed(&authority_key).expect("signs").pem();
+        let authority = rcgen::Issuer::new(authority, authority_key);
+        let mut own = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        own.not_before = rcgen::date_time_ymd(first_year, 1, 1);
+        own.not_after = rcgen::date_time_ymd(last_year, 1, 1);
+        let key = rcgen::KeyPair::generate().expect("generates");
+        let own = own.signed_by(&key, &authority).expect("signs").der().clone();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![own], PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
+            .expect("a pair");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let port = listener.local_addr().expect("bound").port();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("accepts");
+            // A client that does not trust us ends here.
+            let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(stream).await else { return };
+            let mut asked = Vec::new();
+            while !asked.ends_with(BODY.as_bytes()) && stream.read_buf(&mut asked).await.is_ok_and(|read| read > 0) {}
+            drop(stream.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n").await);
+        });
+        (port, Trust::Roots(root.into_bytes()))
+    }
+
+    async fn post(host: &str, port: u16, trust: &Trust) -> Result<Reply, HttpError> {
+        let url = Url::parse(&format!("https://{host}:{port}/whip")).expect("a URL");
+        exchange(Method::POST, &url, Some("key"), Some(BODY.to_owned()), trust).await
+    }
+
+    #[tokio::test]
+    async fn a_server_is_spoken_to_when_its_certificate_is_good_for_us() {
+        let (port, trust) = secure(2000, 4000).await;
+        assert_eq!(post("localhost", port, &trust).await.expect("answered").status, StatusCode::CREATED);
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_certificate_is_told_with_a_code_and_a_way_out() {
+        let (_, other) = secure(2000, 4000).await;
+        for (years, host, is_known, code, way_out) in [
+            ((2000, 4000), "localhost", false, "certificate_untrusted", "as `trust`"),
+            ((2000, 4000), "127.0.0.1", true, "certificate_wrong_name", "use a URL"),
+            ((1990, 1991), "localhost", true, "certificate_expired", "renew it"),
+            ((3999, 4000), "localhost", true, "certificate_not_yet_valid", "clock"),
+        ] {
+            let (port, trust) = secure(years.0, years.1).await;
+            let error = post(host, port, if is_known { &trust } else { &other }).await.expect_err("refused");
+            let text = error.to_string();
+            assert!(text.starts_with(code) && text.contains(way_out) && error.is_before_answer(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_without_tls_is_told_as_such() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let port = listener.local_addr().expect("bound").port();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            drop(stream.read(&mut [0; 1024]).await);
+            drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await);
+        });
+        let error = post("localhost", port, &Trust::System).await.expect_err("refused");
+        assert!(matches!(error, HttpError::NotTls), "{error:?}");
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use axum::http::header::{CONTENT_TYPE, LINK, LOCATION, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, DATE, LINK, LOCATION, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use signaling_protocol::IceServer;
 use url::Url;
@@ -138,10 +138,10 @@ fn hint(status: StatusCode) -> &'static str {
         402 | 403 => "the token is known and may not publish here",
         404 | 410 => "nothing is there; check the URL",
         405 => "nobody publishes at this URL; a WHIP endpoint takes POST, check the URL",
-        406 => "the server takes nothing of the offer: one Opus stream, encrypted with AES-GCM",
+        406 => "the server takes nothing of the offer: one Opus stream",
         409 => "somebody publishes there already",
         415 => "the server takes no application/sdp; this is no WHIP endpoint, check the URL",
-        422 => "the server cannot use the media of the offer: one Opus stream, encrypted with AES-GCM",
+        422 => "the server cannot use the media of the offer: one Opus stream",
         429 | 503 => "the server is busy",
         500..=599 => "the server failed",
         _ => "this is no answer to an offer; check the URL",
@@ -156,10 +156,18 @@ fn detail(body: &str) -> Option<String> {
     (!is_page && !text.trim().is_empty()).then(|| text.trim().to_owned())
 }
 
-/// Seconds; the form with a date is rare, and our own back-off does for it.
+/// Seconds, or a date, which is read by the server's own clock (RFC 9110 section 10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let asked = text(RETRY_AFTER)?;
+    let wait = match asked.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = |text| httpdate::parse_http_date(text).ok();
+            date(asked)?.duration_since(date(text(DATE)?)?).unwrap_or_default()
+        }
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
 }
 
 /// The servers of `Link` headers: `<turn:host>; rel="ice-server"; username="u"; credential="p"; credential-type="password"`.
@@ -320,7 +328,12 @@ mod tests {
             assert_eq!((refusal.is_lasting(), refusal.retry_after()), (lasting, Some(Duration::from_secs(7))));
         }
         assert_eq!(refused(503, &[("retry-after", "99999999999")], "").retry_after(), Some(RETRY_AFTER_MAX));
-        for odd in ["-1", "Fri, 31 Dec 1999 23:59:59 GMT", ""] {
+        let date = "Fri, 31 Dec 1999 23:59:59 GMT";
+        for (now, wait) in [("Fri, 31 Dec 1999 23:59:50 GMT", 9), ("Sat, 01 Jan 2000 00:00:00 GMT", 0)] {
+            let told = refused(503, &[("retry-after", date), ("date", now)], "").retry_after();
+            assert_eq!(told, Some(Duration::from_secs(wait)));
+        }
+        for odd in ["-1", date, ""] {
             assert_eq!(refused(503, &[("retry-after", odd)], "").retry_after(), None);
         }
     }

@@ -121,7 +121,7 @@ fn refusal(error: &ClientError) -> JoinError {
     let reason = match error {
         ClientError::Timeout => "signalling_timeout",
         ClientError::Closed(_) => "signalling_lost",
-        ClientError::Connect(_) => "signalling_unreachable",
+        ClientError::Connect(_) | ClientError::Certificate(_) => "signalling_unreachable",
         ClientError::Refused(_) | ClientError::Http { .. } => error.code().unwrap_or("refused"),
         ClientError::BadUrl | ClientError::Trust(_) | ClientError::UnexpectedAnswer => "signalling",
     };

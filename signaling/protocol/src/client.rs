@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::{self};
 
 use crate::{ClientMessage, MediaUse, ProtocolError, SUBPROTOCOL, ServerMessage, TrackKind, Welcome};
 
-pub use trust::{Trust, TrustError};
+pub use trust::{CertificateFault, Trust, TrustError};
 
 /// Messages that the caller has not read yet. A room of 1,000 sends one line each when everybody comes at once.
 const MESSAGES_MAX: usize = 1024;
@@ -75,6 +75,8 @@ pub enum ClientError {
     BadUrl,
     #[error(transparent)]
     Trust(#[from] TrustError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateFault),
     #[error("connection failed")]
     Connect(#[source] Box<tungstenite::Error>),
     /// The server answered the upgrade with an HTTP error.
@@ -250,6 +252,11 @@ fn upgrade_request(url: &str, options: &Options) -> Result<tungstenite::handshak
 }
 
 fn connect_error(error: tungstenite::Error) -> ClientError {
+    if let tungstenite::Error::Io(io) = &error
+        && let Some(fault) = CertificateFault::of(io)
+    {
+        return fault.into();
+    }
     let tungstenite::Error::Http(response) = error else { return ClientError::Connect(Box::new(error)) };
     ClientError::Http {
         status: response.status().as_u16(),

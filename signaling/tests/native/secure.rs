@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use signaling::Args;
 use signaling_protocol::Role;
-use signaling_protocol::client::{Client, ClientError, Credential, Options, Trust};
+use signaling_protocol::client::{CertificateFault, Client, ClientError, Credential, Options, Trust};
 
 use crate::stack::{Stack, args, eventually, token};
 
@@ -45,6 +45,24 @@ async fn certificate_is_changed_under_running_connections() {
     .await;
     assert!(connect(&stack, Trust::pin_pem(&first).unwrap()).await.is_err());
     old.leave().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_is_told_what_is_wrong_with_the_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = write_certificate(folder.path());
+    let stack = secure_stack(folder.path()).await;
+    let fault = async |host: &str, roots: &[u8]| {
+        let url = format!("wss://{host}:{}/v1/rooms/demo", stack.server.https_addr().unwrap().port());
+        let options = Options { trust: Trust::Roots(roots.to_vec()), ..Options::default() };
+        match Client::connect(&url, &options).await {
+            Err(ClientError::Certificate(fault)) => fault,
+            other => panic!("{other:?}"),
+        }
+    };
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap().cert.pem();
+    assert_eq!(fault("localhost", other.as_bytes()).await, CertificateFault::Untrusted);
+    assert_eq!(fault("127.0.0.1", &own).await, CertificateFault::WrongName);
 }
 
 #[tokio::test]

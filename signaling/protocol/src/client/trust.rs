@@ -6,7 +6,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 
 #[derive(Clone)]
@@ -40,6 +40,49 @@ pub enum TrustError {
     NoSystemRoots,
     #[error("TLS is not usable")]
     Tls(#[from] rustls::Error),
+}
+
+/// What is wrong with a server's certificate: a code for programs, then what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateFault {
+    #[error(
+        "certificate_untrusted: no authority that is trusted here has signed the server's certificate; name its authority's \
+         certificate (PEM) as `trust`, or have the server's signed by a public authority"
+    )]
+    Untrusted,
+    #[error(
+        "certificate_wrong_name: the server's certificate is for other names than the one in the URL; use a URL with a name \
+         that it is for"
+    )]
+    WrongName,
+    #[error("certificate_expired: the server's certificate has expired; renew it there, or set the clock here")]
+    Expired,
+    #[error("certificate_not_yet_valid: the server's certificate is not valid yet; set the clock here")]
+    NotYetValid,
+    #[error("certificate_invalid: the server's certificate is of no use ({0})")]
+    Invalid(String),
+}
+
+impl CertificateFault {
+    /// Of a TLS handshake that failed, when it failed for that.
+    #[must_use]
+    pub fn of(error: &std::io::Error) -> Option<Self> {
+        let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+        let rustls::Error::InvalidCertificate(error) = error else { return None };
+        use CertificateError as E;
+        // A bad signature is that of another authority with the same name.
+        Some(if matches!(error, E::UnknownIssuer | E::BadSignature | E::ApplicationVerificationFailure) {
+            Self::Untrusted
+        } else if matches!(error, E::NotValidForName | E::NotValidForNameContext { .. }) {
+            Self::WrongName
+        } else if matches!(error, E::Expired | E::ExpiredContext { .. }) {
+            Self::Expired
+        } else if matches!(error, E::NotValidYet | E::NotValidYetContext { .. }) {
+            Self::NotYetValid
+        } else {
+            Self::Invalid(error.to_string())
+        })
+    }
 }
 
 impl Trust {
@@ -101,7 +144,7 @@ impl ServerCertVerifier for PinVerifier {
         if Sha256::digest(end_entity).as_slice() == self.sha256 {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+            Err(CertificateError::ApplicationVerificationFailure.into())
         }
     }
 
