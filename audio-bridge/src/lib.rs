@@ -230,3 +230,25 @@ pub async fn play(mut sink: impl PcmSink, playout: Arc<Mutex<Playout>>, status: 
         sink.write(&samples).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trust_file_without_certificates_ends_the_start() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("trust.pem");
+        let refused = |content: &str| {
+            std::fs::write(&file, content).expect("writes");
+            trust(Some(&file)).expect_err("refused").to_string()
+        };
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for content in ["", "no certificate", broken] {
+            let text = refused(content);
+            assert!(text.contains("key trust") && text.contains("trust.pem") && text.contains("PEM"), "{text}");
+        }
+        assert!(matches!(trust(Some(&folder.path().join("absent"))), Err(RunError::Trust { .. })));
+        assert!(matches!(trust(None), Ok(Trust::System)));
+    }
+}
