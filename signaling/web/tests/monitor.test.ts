@@ -20,7 +20,7 @@ describe("monitor", () => {
     };
     const media = { receivers: () => [{ mid: "1", kind: "mic", receiver }] } as unknown as MediaConnection;
     const playback = { attach: () => undefined, setVolume: () => undefined } as unknown as Playback;
-    const monitor = new SlotMonitor(new Room(), playback, () => undefined);
+    const monitor = new SlotMonitor(new Room(), playback, () => null, () => undefined);
     const flows = (timestamp: number | null) => {
       heardAt = timestamp;
       mock.timers.tick(READING_MS);

@@ -3,7 +3,7 @@ import { describe, it } from "node:test";
 import type { Member } from "../src/client/protocol.ts";
 import { readLink } from "../src/page/link.ts";
 import type { Circumstances } from "../src/page/words.ts";
-import { errorWords, initials, isSource, mayComeAgain, memberWords, programState, programWords, stateHint, stateWords } from "../src/page/words.ts";
+import { errorWords, initials, isSource, lowDelayWords, mayComeAgain, memberWords, programState, programWords, stateHint, stateWords } from "../src/page/words.ts";
 
 const TOKEN = `e30.${Buffer.from(JSON.stringify({ room: "den", role: "speaker", exp: 2_000 })).toString("base64url")}.c2ln`;
 
@@ -105,5 +105,17 @@ describe("words", () => {
 
   it("shorten names of any script", () => {
     assert.deepEqual(["Ada Lovelace", "björn", "  ", "李 小龙", "😀 x"].map(initials), ["AL", "B", "?", "李小", "😀X"]);
+  });
+});
+
+describe("low delay", () => {
+  it("says which way is taken, whatever the slots that nobody uses do", () => {
+    const own = { path: "own" as const, why: null };
+    const browser = (why: "waiting" | "loss" | "broken") => ({ path: "browser" as const, why });
+    assert.match(lowDelayWords(true, [own, browser("waiting")]), /little delay/);
+    assert.match(lowDelayWords(true, [browser("waiting")]), /waiting/);
+    assert.match(lowDelayWords(true, [browser("loss"), own]), /uneven/);
+    assert.match(lowDelayWords(true, [browser("broken")]), /could not decode/);
+    assert.doesNotMatch(lowDelayWords(false, []), /On/);
   });
 });

@@ -41,6 +41,30 @@ class Driver {
   }
 }
 
+describe("a connection made anew on purpose", () => {
+  it("is no loss, until it fails", () => {
+    const driver = Driver.inCall();
+    driver.on({ on: "renew" });
+    assert.deepEqual(driver.done, ["offer replace"]);
+    driver.on({ on: "answered" }, { on: "media", state: "connecting" });
+    assert.equal(driver.session.state, "in_call");
+    driver.on({ on: "media", state: "connected" });
+    assert.equal(driver.session.state, "in_call");
+    driver.on({ on: "renew" }, { on: "answered" }, { on: "media", state: "failed" });
+    assert.equal(driver.session.state, "lost");
+  });
+
+  it("before the first one nothing is needed, and while one is made another one follows", () => {
+    const driver = new Driver();
+    driver.on({ on: "renew" }, { on: "connect" }, { on: "socket_opened" }, { on: "renew" });
+    assert.deepEqual(driver.done, ["open_socket", "hello token"]);
+    driver.on({ on: "welcome", resumed: false, resume: "r1" }, { on: "renew" });
+    assert.deepEqual(driver.done, ["offer first"]);
+    driver.on({ on: "answered" });
+    assert.deepEqual(driver.done, ["offer replace"]);
+  });
+});
+
 describe("joining", () => {
   it("says hello with the token, then makes one offer", () => {
     const driver = new Driver();

@@ -6,7 +6,9 @@ import type { MicrophoneChoice } from "./capture.ts";
 import { Emitter } from "./emitter.ts";
 import { MediaConnection } from "./media.ts";
 import { SlotMonitor } from "./monitor.ts";
-import type { Level } from "./monitor.ts";
+import { canLowDelay, CROSS_FADE_MS, LowDelay } from "./low-delay/low-delay.ts";
+import type { LowDelayTrack } from "./low-delay/low-delay.ts";
+import type { ClientEvents, ClientOptions } from "./options.ts";
 import { Playback } from "./playback.ts";
 import { PROTOCOL_VERSION } from "./protocol.ts";
 import type { IceServer, Limits, Member, ProtocolError, Role, ServerMessage, Slot, TrackKind, Welcome } from "./protocol.ts";
@@ -16,58 +18,30 @@ import type { CallState, Effect, EndReason, Input, OfferKind, TimerName } from "
 import { RequestFailed, Signalling } from "./signalling.ts";
 import { readTokenClaims, sendableKinds } from "./token.ts";
 
-export interface ClientOptions {
-  room: string;
-  token: string;
-  /** Shown to the others unless the token has a name. At most 64 characters. */
-  name?: string;
-  /** Where the rooms are, `wss://host`; left out: where the page came from. */
-  server?: string;
-  /** M-lines to receive speech in; more participants than that share them. */
-  speechSlots?: number;
-  /** M-lines to receive program sound (desktops, shared tabs) in, in stereo. */
-  programSlots?: number;
-  /** Media goes through a relay or not at all: for trying a relay out, and for people who must not show their address. */
-  relayOnly?: boolean;
-  /** Milliseconds asked of the jitter buffers; null leaves the browser's own choice. */
-  jitterBufferTargetMs?: number | null;
-}
-
-export interface ClientEvents {
-  state: { state: CallState; end: EndReason | null; error: ProtocolError | null };
-  /** The roster changed in any way. */
-  roster: Member[];
-  left: { member: Member; reason: string };
-  mute: { peer: string; track: TrackKind; muted: boolean; by: string };
-  slots: Slot[];
-  /** Loudest first, as the server hears it. */
-  speakers: string[];
-  signal: { from: string; data: unknown };
-  /** Ten times a second while media stands. */
-  levels: ReadonlyMap<string, Level>;
-  /** True: the browser refuses to play until `resumeSound()` is called from a click. */
-  sound_blocked: boolean;
-  /** What is sent changed: microphone, mute or sharing. */
-  sending: { microphone: boolean; muted: boolean; sharing: boolean };
-  /** Something the user asked for did not work, in words for the user. */
-  problem: string;
-}
-
-const DEFAULTS = { speechSlots: 8, programSlots: 2, relayOnly: false, jitterBufferTargetMs: 1 };
+const DEFAULTS = { speechSlots: 8, programSlots: 2, relayOnly: false, jitterBufferTargetMs: 1, lowDelay: false };
 /** How long `leave()` waits for the server's word before it closes anyway. */
 const LEAVE_MS_MAX = 500;
 /** Closes that are final, in case the `moved` message before them was lost. */
 const CLOSE_REASONS: Readonly<Record<number, string>> = { 4000: "replaced", 4001: "evicted" };
 
 export class CarillonClient extends Emitter<ClientEvents> {
-  readonly #options: Required<Omit<ClientOptions, "name" | "server">> & { name: string | undefined };
+  readonly #options: Required<Omit<ClientOptions, "name" | "server" | "lowDelayScripts">> & { name: string | undefined };
   readonly #session = new Session(Math.random);
   readonly #signalling: Signalling;
-  readonly #playback = new Playback((blocked) => this.emit("sound_blocked", blocked));
+  readonly #playback = new Playback(
+    (blocked) => this.emit("sound_blocked", blocked),
+    (mid, volume) => this.#lowDelay.setVolume(mid, volume),
+  );
   readonly #room = new Room();
-  readonly #monitor = new SlotMonitor(this.#room, this.#playback, (levels) => this.emit("levels", levels));
+  readonly #monitor = new SlotMonitor(
+    this.#room,
+    this.#playback,
+    (mid) => this.#lowDelay.level(mid),
+    (levels) => this.emit("levels", levels),
+  );
   readonly #timers = new Map<TimerName, ReturnType<typeof setTimeout>>();
   readonly #tracks = new Map<TrackKind, MediaStreamTrack>();
+  readonly #lowDelay: LowDelay;
   #media: MediaConnection | null = null;
   #welcome: Welcome | null = null;
   #iceServers: IceServer[] = [];
@@ -80,6 +54,12 @@ export class CarillonClient extends Emitter<ClientEvents> {
   constructor(options: ClientOptions) {
     super();
     this.#options = { ...DEFAULTS, ...options, name: options.name };
+    this.#options.lowDelay &&= canLowDelay();
+    this.#lowDelay = new LowDelay(options.lowDelayScripts, {
+      share: (mid, share) => this.#playback.setShare(mid, share, CROSS_FADE_MS),
+      changed: () => this.emit("low_delay", { on: this.lowDelay, tracks: this.lowDelayTracks }),
+      failed: () => this.setLowDelay(false),
+    });
     const server = options.server ?? location.origin.replace(/^http/, "ws");
     const url = `${server}/v1/rooms/${encodeURIComponent(options.room)}`;
     this.#signalling = new Signalling(url, {
@@ -163,6 +143,15 @@ export class CarillonClient extends Emitter<ClientEvents> {
     return sendableKinds(this.role ?? claims?.role, claims?.kinds);
   }
 
+  get lowDelay(): boolean {
+    return this.#options.lowDelay;
+  }
+
+  /** How each program slot is listened to, while low delay is on. */
+  get lowDelayTracks(): LowDelayTrack[] {
+    return this.#lowDelay.tracks();
+  }
+
   /** The peer connection in use, for statistics; do not change it. */
   get peerConnection(): RTCPeerConnection | null {
     return this.#media?.pc ?? null;
@@ -238,12 +227,22 @@ export class CarillonClient extends Emitter<ClientEvents> {
   }
 
   async setOutputDevice(deviceId: string): Promise<void> {
-    await this.#playback.setOutputDevice(deviceId);
+    await Promise.all([this.#playback.setOutputDevice(deviceId), this.#lowDelay.setOutputDevice(deviceId)]);
   }
 
   /** To be called from a click or key when `soundBlocked`. */
   async resumeSound(): Promise<void> {
-    await this.#playback.resume();
+    await Promise.all([this.#playback.resume(), this.#lowDelay.resume()]);
+  }
+
+  /** From a click or key. The media connection is made anew for it, which is heard as a short gap. */
+  setLowDelay(on: boolean): void {
+    const wanted = on && canLowDelay();
+    if (wanted === this.lowDelay) return;
+    this.#options.lowDelay = wanted;
+    if (!wanted) this.#lowDelay.stop();
+    this.emit("low_delay", { on: wanted, tracks: this.lowDelayTracks });
+    this.#handle({ on: "renew" });
   }
 
   /** Moderators only. */
@@ -329,6 +328,7 @@ export class CarillonClient extends Emitter<ClientEvents> {
       if (reply.type !== "answer" || media !== this.#media) return;
       await media.accept(reply.sdp);
       this.#monitor.attach(media);
+      void this.#lowDelay.attach(media.receivers()).catch(() => this.setLowDelay(false));
       this.#handle({ on: "answered" });
       if (kind !== "ice_restart" && this.#muted) await this.#tell("mic", true);
     } catch (failure) {
@@ -350,7 +350,8 @@ export class CarillonClient extends Emitter<ClientEvents> {
       speechSlots: receives ? Math.min(speechSlots, this.limits?.speech_slots ?? speechSlots) : 0,
       programSlots: receives ? Math.min(programSlots, this.limits?.program_slots ?? programSlots) : 0,
     };
-    const settings = { shape, iceServers: this.#iceServers, relayOnly, jitterBufferTargetMs };
+    const tap = this.lowDelay ? (receiver: RTCRtpReceiver) => this.#lowDelay.tap(receiver) : null;
+    const settings = { shape, iceServers: this.#iceServers, relayOnly, jitterBufferTargetMs, tap };
     const media: MediaConnection = new MediaConnection(settings, (state) => {
       if (this.#media === media) this.#handle({ on: "media", state });
     });
@@ -461,6 +462,7 @@ export class CarillonClient extends Emitter<ClientEvents> {
 
   #closeMedia(): void {
     this.#monitor.detach();
+    this.#lowDelay.end();
     this.#playback.stop();
     this.#media?.close();
     this.#media = null;

@@ -19,6 +19,8 @@ export interface MediaSettings {
   relayOnly: boolean;
   /** Asked of the jitter buffer of each receiver; it still grows by itself when packets come unevenly. */
   jitterBufferTargetMs: number | null;
+  /** Told of each receiver of program sound in the moment in which it is made. */
+  tap: ((receiver: RTCRtpReceiver) => void) | null;
 }
 
 export interface Receiver {
@@ -52,7 +54,10 @@ export class MediaConnection {
     const { sends, speechSlots, programSlots } = settings.shape;
     for (const kind of sends) this.#add(kind, "sendonly");
     for (let n = 0; n < speechSlots; n += 1) this.#add("speech_slot", "recvonly");
-    for (let n = 0; n < programSlots; n += 1) this.#add("program_slot", "recvonly");
+    for (let n = 0; n < programSlots; n += 1) {
+      const { receiver } = this.#add("program_slot", "recvonly");
+      settings.tap?.(receiver);
+    }
     if (settings.jitterBufferTargetMs !== null) this.#setJitterBufferTarget(settings.jitterBufferTargetMs);
   }
 
@@ -108,10 +113,11 @@ export class MediaConnection {
     this.pc.close();
   }
 
-  #add(use: MediaRole, direction: "sendonly" | "recvonly"): void {
+  #add(use: MediaRole, direction: "sendonly" | "recvonly"): RTCRtpTransceiver {
     const transceiver = this.pc.addTransceiver("audio", { direction });
     preferOpus(transceiver);
     this.#lines.push({ use, transceiver });
+    return transceiver;
   }
 
   /** Before the local description is set only the order tells which m-line is whose. */

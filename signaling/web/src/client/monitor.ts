@@ -24,6 +24,7 @@ export interface Level {
 export class SlotMonitor {
   readonly #room: Room;
   readonly #playback: Playback;
+  readonly #ownLevel: (mid: string) => number | null;
   readonly #report: (levels: ReadonlyMap<string, Level>) => void;
   readonly #volumes = new Map<string, number>();
   readonly #meters = new Map<string, MeterBallistics>();
@@ -34,9 +35,11 @@ export class SlotMonitor {
   #needsStats = false;
   #soundFlows = false;
 
-  constructor(room: Room, playback: Playback, report: (levels: ReadonlyMap<string, Level>) => void) {
+  /** `ownLevel`: of a slot that the browser's receiver does not play; null of others. */
+  constructor(room: Room, playback: Playback, ownLevel: (mid: string) => number | null, report: (levels: ReadonlyMap<string, Level>) => void) {
     this.#room = room;
     this.#playback = playback;
+    this.#ownLevel = ownLevel;
     this.#report = report;
   }
 
@@ -112,6 +115,8 @@ export class SlotMonitor {
 
   /** Linear, 0 to 1; 0 when nothing arrived lately. */
   #levelOf({ mid, receiver }: Receiver, now: number): number {
+    const own = this.#ownLevel(mid);
+    if (own !== null) return own;
     const source = newestSource(receiver.getSynchronizationSources(), now);
     if (source === null) return 0;
     if (source.audioLevel !== undefined && source.audioLevel !== null) return source.audioLevel;

@@ -6,16 +6,24 @@ import type { TrackKind } from "./protocol.ts";
 interface Player {
   kind: TrackKind;
   element: HTMLAudioElement;
+  volume: number;
+  /** Less than 1 while something else plays the slot, or begins to. */
+  share: number;
+  fade: ReturnType<typeof setInterval> | undefined;
 }
+
+const FADE_STEP_MS = 10;
 
 export class Playback {
   readonly #players = new Map<string, Player>();
   readonly #blockedChanged: (blocked: boolean) => void;
+  readonly #volumeSet: (mid: string, volume: number) => void;
   #sink = "";
   #blocked = false;
 
-  constructor(blockedChanged: (blocked: boolean) => void) {
+  constructor(blockedChanged: (blocked: boolean) => void, volumeSet: (mid: string, volume: number) => void) {
     this.#blockedChanged = blockedChanged;
+    this.#volumeSet = volumeSet;
   }
 
   /** Some player was refused and waits for `resume()`. */
@@ -33,7 +41,7 @@ export class Playback {
 
   /** Attaches the receivers of a new connection; elements of the old one are reused, so a permission to play is kept. */
   attach(mid: string, kind: TrackKind, track: MediaStreamTrack): void {
-    const player = this.#players.get(mid) ?? { kind, element: new Audio() };
+    const player = this.#players.get(mid) ?? { kind, element: new Audio(), volume: 1, share: 1, fade: undefined };
     player.kind = kind;
     this.#players.set(mid, player);
     const current = player.element.srcObject;
@@ -45,8 +53,25 @@ export class Playback {
   }
 
   setVolume(mid: string, volume: number): void {
-    const element = this.#players.get(mid)?.element;
-    if (element !== undefined && element.volume !== volume) element.volume = volume;
+    const player = this.#players.get(mid);
+    if (player === undefined) return;
+    player.volume = volume;
+    applyVolume(player);
+    this.#volumeSet(mid, volume);
+  }
+
+  /** Goes to this share of the volume, within so long. */
+  setShare(mid: string, share: number, ms: number): void {
+    const player = this.#players.get(mid);
+    if (player === undefined) return;
+    clearInterval(player.fade);
+    const step = ((share - player.share) * FADE_STEP_MS) / ms;
+    player.fade = setInterval(() => {
+      const left = share - player.share;
+      player.share = Math.abs(left) <= Math.abs(step) ? share : player.share + step;
+      applyVolume(player);
+      if (player.share === share) clearInterval(player.fade);
+    }, FADE_STEP_MS);
   }
 
   /** To be called from a click or key: plays what was refused. */
@@ -61,7 +86,8 @@ export class Playback {
   }
 
   stop(): void {
-    for (const { element } of this.#players.values()) {
+    for (const { element, fade } of this.#players.values()) {
+      clearInterval(fade);
       element.pause();
       element.srcObject = null;
     }
@@ -88,4 +114,9 @@ export class Playback {
     this.#blocked = blocked;
     this.#blockedChanged(blocked);
   }
+}
+
+function applyVolume({ element, volume, share }: Player): void {
+  const wanted = volume * share;
+  if (element.volume !== wanted) element.volume = wanted;
 }

@@ -35,6 +35,8 @@ export type Input =
   | { on: "media"; state: MediaState }
   | { on: "moved"; reason: string; retryAfterMs: number | undefined }
   | { on: "network_back" }
+  /** The media connection is wanted anew though nothing is wrong with it. */
+  | { on: "renew" }
   | { on: "timer"; name: TimerName };
 
 export type Effect =
@@ -74,6 +76,8 @@ export class Session {
   #restartTried = false;
   #refusals = 0;
   #wasInCall = false;
+  /** The connection is made anew on purpose: nothing is lost unless that fails. */
+  #renewing = false;
   #state: CallState = "idle";
   #end: EndReason | null = null;
   #error: ProtocolError | null = null;
@@ -132,6 +136,8 @@ export class Session {
         return this.#moved(input.reason, input.retryAfterMs);
       case "network_back":
         return this.#networkBack();
+      case "renew":
+        return this.#renew();
       case "timer":
         return this.#timer(input.name);
     }
@@ -200,6 +206,7 @@ export class Session {
   #offerRefused(error: ProtocolError | null): void {
     const kind = this.#offerInFlight ?? "replace";
     this.#offerInFlight = null;
+    this.#renewing = false;
     this.#error = error;
     this.#refusals += 1;
     if (error !== null && !isPassing(error) && this.#refusals >= OFFER_REFUSALS_MAX) return this.#finish("refused", error);
@@ -212,6 +219,7 @@ export class Session {
 
   #mediaChanged(state: MediaState): void {
     this.#media = state;
+    if (state === "connected" || state === "failed") this.#renewing = false;
     if (state === "connected") {
       this.#wasInCall = true;
       this.#restartTried = false;
@@ -233,6 +241,14 @@ export class Session {
     this.#media = "failed";
     this.#want("replace");
     this.#push({ do: "set_timer", name: "offer_again", ms: retryAfterMs ?? 0 });
+  }
+
+  /** Without media, or with an offer under way, what is made next is new anyway or is made once more after it. */
+  #renew(): void {
+    if (!this.#hasMedia && this.#offerInFlight === null) return;
+    this.#want("replace");
+    this.#renewing = this.#media === "connected";
+    this.#offerIfPossible();
   }
 
   #networkBack(): void {
@@ -262,6 +278,7 @@ export class Session {
 
   /** First an ICE restart, which keeps the DTLS session; when that did not help, a new peer connection with back-off. */
   #repair(): void {
+    this.#renewing = false;
     if (this.#offerInFlight !== null) return;
     const kind = this.#nextRepair();
     this.#want(kind);
@@ -323,7 +340,7 @@ export class Session {
     if (this.#end !== null) return "ended";
     if (this.#state === "idle" && this.#socket === "closed") return "idle";
     if (!this.#wasInCall) return "connecting";
-    if (this.#media !== "connected") return "lost";
+    if (this.#media !== "connected" && !this.#renewing) return "lost";
     return this.#socket === "ready" ? "in_call" : "reconnecting";
   }
 

@@ -60,6 +60,7 @@ export class CallView {
     clearTimeout(this.#noticeTimer);
     this.#ownMeter?.stop();
     this.#dock.stop();
+    this.#programs.stop();
   }
 
   notify(text: string, problem = false): void {

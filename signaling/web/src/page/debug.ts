@@ -1,6 +1,6 @@
 // `window.__carillon`: what tests and a support person at the browser's console look at. It shows no token.
 
-import type { CarillonClient, Level, Member, Slot } from "../client/index.ts";
+import type { CarillonClient, Level, LowDelayTrack, Member, Slot } from "../client/index.ts";
 
 export interface DebugHooks {
   readonly client: CarillonClient;
@@ -18,6 +18,8 @@ export interface DebugHooks {
   /** The stream that a slot plays, with who is in it. */
   streams(): { mid: string; kind: string; peer: string | null; name: string | null; stream: MediaStream | null }[];
   getStats(): Promise<Record<string, unknown>[]>;
+  /** Whether low delay is on, and how each program slot is listened to then. What the browser counts beside it is not heard. */
+  readonly lowDelay: { on: boolean; tracks: LowDelayTrack[] };
 }
 
 declare global {
@@ -59,6 +61,9 @@ export function exposeDebugHooks(client: CarillonClient): void {
     },
     get soundBlocked() {
       return client.soundBlocked;
+    },
+    get lowDelay() {
+      return { on: client.lowDelay, tracks: client.lowDelayTracks };
     },
     streams: () => streams(client),
     getStats: () => client.getStats(),

@@ -2,6 +2,8 @@
 
 import "./styles.css";
 import { CaptureFailed, CarillonClient } from "../client/index.ts";
+import worker from "../client/low-delay/worker.ts?worker&url";
+import worklet from "../client/low-delay/worklet.ts?worker&url";
 import type { EndReason } from "../client/index.ts";
 import { CallView } from "./call.ts";
 import { exposeDebugHooks } from "./debug.ts";
@@ -11,6 +13,7 @@ import { readLink } from "./link.ts";
 import type { Link } from "./link.ts";
 import { PreJoin } from "./prejoin.ts";
 import type { JoinChoice } from "./prejoin.ts";
+import { wantsLowDelay } from "./low-delay.ts";
 import { mayComeAgain } from "./words.ts";
 
 type ReadyLink = Extract<Link, { kind: "ready" }>;
@@ -50,7 +53,8 @@ async function joinAtOnce(link: ReadyLink, withMicrophone: boolean): Promise<voi
 
 function join(link: ReadyLink, choice: JoinChoice): { client: CarillonClient; view: CallView } {
   const named = choice.name === "" ? {} : { name: choice.name };
-  const client = new CarillonClient({ room: link.room, token: link.token, relayOnly: link.relayOnly, ...named });
+  const lowDelay = { lowDelay: wantsLowDelay(), lowDelayScripts: { worker, worklet } };
+  const client = new CarillonClient({ room: link.room, token: link.token, relayOnly: link.relayOnly, ...lowDelay, ...named });
   exposeDebugHooks(client);
   const view = new CallView(client, link.room, choice.deviceId);
   call = { client, view };

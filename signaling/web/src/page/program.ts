@@ -4,6 +4,7 @@
 import { levelKey, meterPosition } from "../client/index.ts";
 import type { CarillonClient, Level, Member } from "../client/index.ts";
 import { h, icon, meter, setMeter, setText } from "./dom.ts";
+import { LowDelaySwitch } from "./low-delay.ts";
 import { isSource, programState, programTitle, programWords } from "./words.ts";
 
 /** How long a card of a sender that went is kept, unless another one comes. */
@@ -27,11 +28,17 @@ export class Programs {
   readonly #client: CarillonClient;
   readonly #cards = new Map<string, Card>();
   #lost = false;
+  readonly #lowDelay: LowDelaySwitch;
   readonly #empty = h("p", { class: "empty" }, "No desktop or tab is being shared.");
 
   constructor(client: CarillonClient) {
     this.#client = client;
-    this.element.append(h("h2", {}, "Program sound"), this.#empty);
+    this.#lowDelay = new LowDelaySwitch(client);
+    this.element.append(h("h2", {}, "Program sound"), this.#empty, this.#lowDelay.element);
+  }
+
+  stop(): void {
+    this.#lowDelay.stop();
   }
 
   update(members: readonly Member[]): void {
@@ -77,7 +84,7 @@ export class Programs {
     const element = h("article", { class: "program" }, head, level, volume);
     const card: Card = { element, volume, meter: level, title, words, member, heard: false, gone: null };
     this.#cards.set(peer, card);
-    this.element.append(element);
+    this.element.insertBefore(element, this.#lowDelay.element);
     return card;
   }
 

@@ -1,6 +1,7 @@
 // What the page says: states, roles and endings in plain words. Pure.
 
 import type { Member, ProtocolError, Role, TrackKind } from "../client/protocol.ts";
+import type { LowDelayTrack } from "../client/low-delay/low-delay.ts";
 import type { CallState, EndReason } from "../client/session.ts";
 
 /** Attempts after which "Connecting" would be a lie. */
@@ -153,6 +154,15 @@ export function programWords(state: ProgramState, isDesktop: boolean): string {
     case "ended":
       return `${what} has stopped`;
   }
+}
+
+/** What the switch for low delay says under its name; the slots that are not in use only wait. */
+export function lowDelayWords(on: boolean, tracks: readonly Pick<LowDelayTrack, "path" | "why">[]): string {
+  if (!on) return "Hear program sound sooner, for playing along.";
+  const whys = new Set(tracks.filter(({ path }) => path === "browser").map(({ why }) => why));
+  if (whys.has("broken")) return "This browser could not decode the sound: playing with the usual delay.";
+  if (whys.has("loss") || whys.has("delay")) return "The network is too uneven right now: playing with the usual delay.";
+  return tracks.some(({ path }) => path === "own") ? "On: program sound plays with little delay." : "On: waiting for program sound.";
 }
 
 /** Up to two letters for the round mark beside a name. */

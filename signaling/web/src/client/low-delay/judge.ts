@@ -1,0 +1,94 @@
+// Decides for one track which way of listening it takes: our own, or the browser's, whose jitter buffer copes with more. Pure;
+// time is an argument.
+
+/** What the playout tells ten times a second, as differences to the time before. */
+export interface Account {
+  /** Samples that came, and samples that were put in for lost or late ones. */
+  received: number;
+  concealed: number;
+  /** Milliseconds, as it is now. */
+  held: number;
+}
+
+/** Why the browser plays: nothing has come yet, too much is missing, too much is held, our way is broken. */
+export type BrowserReason = "waiting" | "loss" | "delay" | "broken";
+
+export type Path = { by: "own" } | { by: "browser"; why: BrowserReason };
+
+/** Over so long is judged what is missing. */
+const WINDOW_MS = 5_000;
+/** What the browser's concealment, which stretches sound, hides better than our fades. */
+const CONCEALED_SHARE_MAX = 0.03;
+/** In the window; so much may be missing at a start or for one stall. */
+const CONCEALED_MIN = 48_000 * 0.15;
+/** More than this all the time is no low delay any more. */
+const HELD_MS_MAX = 90;
+const HELD_ACCOUNTS = 20;
+/** Nothing was missing in so many accounts: the playout has found, unheard, what it must hold. */
+const CALM_ACCOUNTS = 10;
+/** The playout tells something while the output runs; it may be late on a busy machine. */
+const SILENT_MS_MAX = 3_000;
+/** The first rest; each further one is twice as long. */
+const REST_MS_MIN = 30_000;
+const REST_MS_MAX = 300_000;
+/** After so long without trouble, rests are short again. */
+const GOOD_MS = 120_000;
+
+export class Judge {
+  #path: Path = { by: "browser", why: "waiting" };
+  #accounts: { at: number; account: Account }[] = [];
+  #restUntil = 0;
+  #restMs = REST_MS_MIN;
+  #since = 0;
+
+  get path(): Path {
+    return this.#path;
+  }
+
+  account(account: Account, now: number): Path {
+    this.#accounts.push({ at: now, account });
+    this.#accounts = this.#accounts.filter(({ at }) => at > now - WINDOW_MS);
+    if (this.#path.by === "own") {
+      const trouble = this.#trouble();
+      if (trouble !== null) this.#rest(trouble, now);
+      else if (now - this.#since > GOOD_MS) this.#restMs = REST_MS_MIN;
+    } else if (now >= this.#restUntil && account.held <= HELD_MS_MAX && this.#calm()) {
+      this.#path = { by: "own" };
+      this.#since = now;
+      this.#accounts = [];
+    }
+    return this.#path;
+  }
+
+  /** To be asked now and then: a playout that says nothing does not run. */
+  tick(now: number): Path {
+    const last = this.#accounts.at(-1)?.at ?? this.#since;
+    if (this.#path.by === "own" && now - last > SILENT_MS_MAX) this.#path = { by: "browser", why: "waiting" };
+    return this.#path;
+  }
+
+  broken(now: number): Path {
+    this.#rest("broken", now);
+    return this.#path;
+  }
+
+  #calm(): boolean {
+    const recent = this.#accounts.slice(-CALM_ACCOUNTS);
+    const received = recent.some(({ account }) => account.received > 0);
+    return recent.length === CALM_ACCOUNTS && received && recent.every(({ account }) => account.concealed === 0);
+  }
+
+  #trouble(): BrowserReason | null {
+    const sum = (of: keyof Account) => this.#accounts.reduce((total, one) => total + one.account[of], 0);
+    const concealed = sum("concealed");
+    if (concealed > CONCEALED_MIN && concealed > CONCEALED_SHARE_MAX * (sum("received") + concealed)) return "loss";
+    const recent = this.#accounts.slice(-HELD_ACCOUNTS).filter(({ account }) => account.received > 0);
+    return recent.length === HELD_ACCOUNTS && recent.every(({ account }) => account.held > HELD_MS_MAX) ? "delay" : null;
+  }
+
+  #rest(why: BrowserReason, now: number): void {
+    this.#path = { by: "browser", why };
+    this.#restUntil = now + this.#restMs;
+    this.#restMs = Math.min(REST_MS_MAX, 2 * this.#restMs);
+  }
+}

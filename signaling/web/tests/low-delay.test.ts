@@ -1,0 +1,170 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { Intake } from "../src/client/low-delay/intake.ts";
+import type { Frame } from "../src/client/low-delay/intake.ts";
+import { Judge } from "../src/client/low-delay/judge.ts";
+import { samplesOf, unwrapRed } from "../src/client/low-delay/opus.ts";
+import { randomNumbers } from "./random.ts";
+
+/** CELT, 10 ms, stereo, one frame. */
+const TOC = (30 << 3) | 4;
+const SAMPLES = 480;
+
+function packet(mark: number, length = 5): Uint8Array {
+  return new Uint8Array(length).fill(mark).fill(TOC, 0, 1);
+}
+
+/** RFC 2198, with copies of the packets before `mark`. */
+function redundant(mark: number, copies: number): Uint8Array {
+  const marks = Array.from({ length: copies }, (_, n) => mark - copies + n);
+  const heads = marks.flatMap((one) => {
+    const earlier = (mark - one) * SAMPLES;
+    return [0x80 | 111, earlier >> 6, (earlier & 0x3f) << 2, packet(one).length];
+  });
+  return Uint8Array.from([...heads, 111, ...marks.flatMap((one) => [...packet(one)]), ...packet(mark)]);
+}
+
+function deliver(intake: Intake, n: number, options: { red?: number; source?: number; skew?: number; length?: number } = {}): Frame[] {
+  const { red = 0, source = 7, skew = 0, length = 5 } = options;
+  const payload = red > 0 ? redundant(n, red) : packet(n, length);
+  const timestamp = (n * SAMPLES + skew) >>> 0;
+  return intake.push({ source, sequence: n & 0xffff, timestamp, payload, red: red > 0 });
+}
+
+const marks = (frames: readonly Frame[]) => frames.map(({ data }) => data?.[1] ?? null);
+
+describe("Opus packets", () => {
+  it("tell their length", () => {
+    assert.equal(samplesOf(packet(1)), 480);
+    assert.equal(samplesOf(Uint8Array.of((28 << 3) | 0, 1)), 120);
+    assert.equal(samplesOf(Uint8Array.of((1 << 3) | 3, 3)), 2880);
+    assert.equal(samplesOf(Uint8Array.of((3 << 3) | 1, 3)), 5760);
+    assert.equal(samplesOf(Uint8Array.of((14 << 3) | 0)), 480);
+    assert.equal(samplesOf(Uint8Array.of((31 << 3) | 3, 63)), 0);
+    assert.equal(samplesOf(new Uint8Array(0)), 0);
+  });
+
+  it("come out of redundancy oldest first", () => {
+    const blocks = unwrapRed(redundant(9, 2)) ?? [];
+    assert.deepEqual(blocks.map(({ earlier, data }) => [earlier, data[1]]), [[960, 7], [480, 8], [0, 9]]);
+  });
+
+  it("malformed redundancy is refused whole, whatever the bytes are", () => {
+    const whole = redundant(9, 2);
+    for (let length = 0; length < 9; length += 1) assert.equal(unwrapRed(whole.subarray(0, length)), null);
+    const random = randomNumbers(3);
+    for (let n = 0; n < 2_000; n += 1) {
+      const bytes = Uint8Array.from({ length: Math.floor(random() * 40) }, () => Math.floor(random() * 256));
+      for (const { data } of unwrapRed(bytes) ?? []) assert.ok(data.length <= bytes.length && samplesOf(data) <= 5_760);
+      new Intake().push({ source: 1, sequence: 1, timestamp: 1, payload: bytes, red: true });
+    }
+  });
+});
+
+describe("intake", () => {
+  it("fills what was lost from the copies, once", () => {
+    const intake = new Intake();
+    const heard = [1, 2, 5, 6].flatMap((n) => marks(deliver(intake, n, { red: 2 })));
+    assert.deepEqual(heard, [1, 2, 3, 4, 5, 6]);
+  });
+
+  it("decodes what was overtaken, and nothing twice", () => {
+    const intake = new Intake();
+    const heard = [1, 3, 2, 3, 2, 4].flatMap((n) => marks(deliver(intake, n)));
+    assert.deepEqual(heard, [1, 3, 2, 4]);
+  });
+
+  it("tells a pause from loss", () => {
+    const intake = new Intake();
+    deliver(intake, 1);
+    const [afterPause] = deliver(intake, 2, { skew: 40 * SAMPLES });
+    assert.equal(afterPause?.afterPause, true);
+    const [afterLoss] = deliver(intake, 9, { skew: 40 * SAMPLES });
+    assert.equal(afterLoss?.afterPause, false);
+  });
+
+  it("takes a packet without sound for silence", () => {
+    const intake = new Intake();
+    deliver(intake, 1);
+    assert.equal(deliver(intake, 2, { length: 1 })[0]?.data, null);
+  });
+
+  it("counts on over the turn of the timestamp and of the sequence numbers", () => {
+    const intake = new Intake();
+    const skew = 2 ** 32 - 65_535 * SAMPLES;
+    const at = [65_533, 65_534, 65_535, 65_536, 65_537].flatMap((n) => deliver(intake, n, { skew }).map((frame) => frame.at));
+    for (let n = 1; n < at.length; n += 1) assert.equal((at[n] ?? 0) - (at[n - 1] ?? 0), SAMPLES);
+    assert.equal(at.length, 5);
+  });
+
+  it("begins anew with another sender or another clock", () => {
+    const intake = new Intake();
+    const restarts = [
+      ...deliver(intake, 1),
+      ...deliver(intake, 2),
+      ...deliver(intake, 30_000, { source: 8 }),
+      ...deliver(intake, 30_001, { source: 8 }),
+      ...deliver(intake, 30_002, { source: 8, skew: -20_000_000 }),
+      ...deliver(intake, 30_003, { source: 8, skew: -20_000_000 }),
+    ].map(({ restart }) => restart);
+    assert.deepEqual(restarts, [true, false, true, false, true, false]);
+  });
+});
+
+describe("judge", () => {
+  const good = { received: 12_000, concealed: 0, held: 15 };
+  const own = () => {
+    const judge = new Judge();
+    for (let now = -900; now < 0; now += 100) assert.equal(judge.account(good, now).by, "browser");
+    assert.equal(judge.account(good, 0).by, "own");
+    return judge;
+  };
+
+  it("leaves it to the browser until something comes and nothing is missing", () => {
+    const judge = new Judge();
+    for (let now = 0; now < 3_000; now += 100) {
+      assert.deepEqual(judge.account({ ...good, received: 0 }, now), { by: "browser", why: "waiting" });
+    }
+    for (let now = 3_000; now < 5_000; now += 100) judge.account({ ...good, concealed: now % 500 === 0 ? 480 : 0 }, now);
+    assert.equal(judge.path.by, "browser");
+    for (let now = 5_000; now < 6_000; now += 100) judge.account(good, now);
+    assert.equal(judge.path.by, "own");
+  });
+
+  it("goes back to the browser when too much is missing, rests, and comes again; each rest is longer", () => {
+    const judge = own();
+    const lossy = { received: 11_000, concealed: 1_000, held: 15 };
+    const from = (start: number) => {
+      let now = start;
+      while (judge.account(lossy, now).by === "own") now += 250;
+      assert.deepEqual(judge.path, { by: "browser", why: "loss" });
+      assert.ok(now - start < 5_000, `after ${now - start} ms`);
+      const left = now;
+      while (judge.account(good, now).by === "browser") now += 250;
+      return { rest: now - left, now };
+    };
+    const first = from(250);
+    const second = from(first.now + 250);
+    assert.deepEqual([first.rest, second.rest], [30_000, 60_000]);
+  });
+
+  it("one stall is no reason", () => {
+    const judge = own();
+    assert.equal(judge.account({ received: 12_000, concealed: 6_000, held: 40 }, 250).by, "own");
+    for (let now = 500; now < 20_000; now += 250) assert.equal(judge.account(good, now).by, "own");
+  });
+
+  it("goes back when the delay is not low any more, and at once when it is broken or says nothing", () => {
+    const slow = own();
+    for (let now = 100; now < 2_000; now += 100) assert.equal(slow.account({ ...good, held: 200 }, now).by, "own");
+    assert.deepEqual(slow.account({ ...good, held: 200 }, 2_000), { by: "browser", why: "delay" });
+    const broken = own();
+    assert.deepEqual(broken.broken(250), { by: "browser", why: "broken" });
+    assert.equal(broken.account(good, 500).by, "browser");
+    const still = own();
+    assert.equal(still.tick(1_000).by, "own");
+    assert.deepEqual(still.tick(10_000), { by: "browser", why: "waiting" });
+    for (let now = 10_000; now < 11_000; now += 100) still.account(good, now);
+    assert.equal(still.path.by, "own");
+  });
+});
