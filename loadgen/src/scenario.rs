@@ -37,6 +37,8 @@ pub struct TargetSpec {
     pub server_pids: Vec<u32>,
     /// Rooms are called `PREFIX-N`. A target that wants numbers makes them of `N`.
     pub room_prefix: String,
+    /// People are called `PREFIX-N`. Several generators that fill the same rooms need one each.
+    pub person_prefix: String,
 }
 
 impl Default for TargetSpec {
@@ -46,6 +48,7 @@ impl Default for TargetSpec {
             url: String::new(),
             server_pids: Vec::new(),
             room_prefix: "load".to_owned(),
+            person_prefix: "load".to_owned(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! A control link that ends changes nothing here: calls go on, and the next link takes a snapshot.
 
+mod arrivals;
 mod operations;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use sfu_control::{Fingerprint, MediaAddress, NodeEvent, NodeMessage, Operation, 
 use sfu_core::{Command, CommandError};
 use tokio::sync::{mpsc, oneshot};
 
+use self::arrivals::Arrivals;
 use crate::metrics::ControlMeters;
 use crate::placement::{Limits, Placement};
 use crate::shard::{News, Report, ShardError, ShardHandle};
@@ -88,6 +90,8 @@ pub(crate) struct Hub {
     readiness: admin::Readiness,
     placement: Placement,
     shards: Vec<ShardHandle>,
+    /// Of each shard.
+    arrivals: Vec<Arrivals>,
     links: HashMap<LinkId, mpsc::Sender<Utf8Bytes>>,
     /// Told when a shard has ended for good.
     failed: Option<oneshot::Sender<String>>,
@@ -109,8 +113,8 @@ impl Hub {
         let placement = Placement::new(shards.len(), limits);
         readiness.ready(READY_SHARDS);
         readiness.ready(READY_DRAINING);
-        let links = HashMap::new();
-        Self { facts, gauges, meters, readiness, placement, shards, links, failed: Some(failed) }
+        let (links, arrivals) = (HashMap::new(), vec![Arrivals::default(); shards.len()]);
+        Self { facts, gauges, meters, readiness, placement, shards, arrivals, links, failed: Some(failed) }
     }
 
     /// Until told to end.

@@ -276,6 +276,11 @@ impl Placement {
         track.is_some_and(|track| track.muted)
     }
 
+    /// Peers of each shard.
+    pub(crate) fn loads(&self) -> &[usize] {
+        &self.loads
+    }
+
     pub(crate) fn peer_count(&self) -> usize {
         self.peers.len()
     }

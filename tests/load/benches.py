@@ -12,6 +12,7 @@ import servers
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+SFU = os.environ.get("SFU", RELEASE / "sfu")
 ROUNDS = 3
 
 
@@ -36,7 +37,7 @@ def node(shards, voices, *more):
     """A fresh media node whose limits are not in the way."""
     arguments = ["--shards", str(shards), "--speech-slots", str(voices), "--room-peers-max", "4000",
                  "--shed-at-percent", "100", *more]
-    return servers.Sfu(os.environ.get("SFU", RELEASE / "sfu"), *arguments)
+    return servers.Sfu(SFU, *arguments)
 
 
 def finish(figures, rounds):

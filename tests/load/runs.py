@@ -15,8 +15,9 @@ class Loadgen:
     def __init__(self, binary):
         self.binary = binary
 
-    def run(self, kind, server, rooms, duration_s, **more):
-        """The results of one run, as loadgen's JSON has them. `rooms` and `more` are tables of the scenario."""
+    def run(self, kind, server, rooms, duration_s, may_be_refused=False, **more):
+        """The results of one run, as loadgen's JSON has them. `rooms` and `more` are tables of the scenario. loadgen
+        ends with 2 when nobody could join, which `may_be_refused` allows."""
         scenario = {
             "target": {"kind": kind, "url": server.url, "server_pids": [server.pid]},
             "rooms": rooms,
@@ -32,7 +33,8 @@ class Loadgen:
             done = subprocess.run(
                 [self.binary, "run", file, "--i-own-the-target", "--quiet", "--out-json", out], env=environment, stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=RUN_WITHIN_SECONDS)
-            if done.returncode != 0 or not out.exists():
+            ended_well = done.returncode == 0 or may_be_refused and done.returncode == 2
+            if not ended_well or not out.exists():
                 sys.exit(f"loadgen ended with {done.returncode}:\n{done.stdout}")
             return json.loads(out.read_text())
 

@@ -26,12 +26,14 @@ impl Scenario {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let seconds = |value: f64, least: f64| (least..=DURATION_S_MAX).contains(&value);
         let is_ws = target.url.starts_with("ws://") || target.url.starts_with("wss://");
-        let prefix_ok = !target.room_prefix.is_empty()
-            && target.room_prefix.len() <= 48
-            && target.room_prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        let rules: [(bool, &'static [&'static str], &str); 20] = [
+        let prefix_ok = |prefix: &str| {
+            (1..=48).contains(&prefix.len())
+                && prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
+        let rules: [(bool, &'static [&'static str], &str); 21] = [
             (is_ws, &["target", "url"], "a ws:// or wss:// address"),
-            (prefix_ok, &["target", "room_prefix"], "1 to 48 of A-Z a-z 0-9 _ -"),
+            (prefix_ok(&target.room_prefix), &["target", "room_prefix"], "1 to 48 of A-Z a-z 0-9 _ -"),
+            (prefix_ok(&target.person_prefix), &["target", "person_prefix"], "1 to 48 of A-Z a-z 0-9 _ -"),
             (target.server_pids.len() <= 64, &["target", "server_pids"], "at most 64 processes"),
             ((1..=ROOMS_MAX).contains(&rooms.count), &["rooms", "count"], "1 to 10000"),
             (rooms.publishers <= PEERS_PER_ROOM_MAX, &["rooms", "publishers"], "0 to 4096"),

@@ -19,6 +19,7 @@ pub struct Carillon {
     /// Without a slash at its end.
     url: String,
     room_prefix: String,
+    person_prefix: String,
     key: TokenKey,
 }
 
@@ -85,12 +86,13 @@ impl Carillon {
             what: "a token key (CARILLON_TOKEN_KEY or --token-key, as kid:secret)",
         })?;
         let url = scenario.target.url.trim_end_matches('/').to_owned();
-        Ok(Self { url, room_prefix: scenario.target.room_prefix.clone(), key })
+        let target = &scenario.target;
+        Ok(Self { url, room_prefix: target.room_prefix.clone(), person_prefix: target.person_prefix.clone(), key })
     }
 
     pub(super) async fn join(&self, link: &Link, endpoint: &mut dyn Endpoint) -> Result<Session, JoinError> {
         let room = format!("{}-{}", self.room_prefix, link.room);
-        let person = format!("load-{}", link.person);
+        let person = format!("{}-{}", self.person_prefix, link.person);
         let role = match (link.publishes, link.slots) {
             (true, 0) => "publisher",
             (true, _) => "speaker",

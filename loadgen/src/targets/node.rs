@@ -15,6 +15,7 @@ use crate::sdp::{AUDIO_LEVEL, OPUS, fingerprint_bytes};
 pub struct NodeTarget {
     control: ControlClient,
     room_prefix: String,
+    person_prefix: String,
 }
 
 #[derive(Debug)]
@@ -32,13 +33,15 @@ impl NodeTarget {
         let (control, mut events, _) = connected.map_err(|error| TargetError::Unreachable(error.to_string()))?;
         // Nobody reads them here, but a full queue would end the link.
         tokio::spawn(async move { while events.recv().await.is_some() {} });
-        Ok(Self { control, room_prefix: scenario.target.room_prefix.clone() })
+        let target = &scenario.target;
+        Ok(Self { control, room_prefix: target.room_prefix.clone(), person_prefix: target.person_prefix.clone() })
     }
 
     pub(super) async fn join(&self, link: &Link, endpoint: &mut dyn Endpoint) -> Result<Session, JoinError> {
         let bare = endpoint.bare().ok_or_else(|| JoinError::new("no_sdp", "the control link has no SDP"))?;
-        let peer = format!("{}-{}-{}", self.room_prefix, link.room, link.person);
         let room = format!("{}-{}", self.room_prefix, link.room);
+        // A name of the whole node, not of a room.
+        let peer = format!("{room}-{}-{}", self.person_prefix, link.person);
         let join = request(room, peer.clone(), link, bare.local());
         let joined = match self.control.call(Operation::Join(join)).await {
             Ok(ReplyBody::Joined(joined)) => joined,

@@ -1,4 +1,4 @@
-use sfu_control::{IceParameters, Operation, PeerState, ReplyBody, TrackKind};
+use sfu_control::{ControlError, IceParameters, Operation, PeerState, ReplyBody, TrackKind};
 use sfu_core::NodeConfig;
 
 use super::*;
@@ -237,30 +237,55 @@ async fn who_has_left_may_come_again_under_the_same_name_at_once() {
     assert_eq!(bench.peers().len(), 1);
 }
 
-/// The shard overwrites what is shown for it some times a second, so the test may have to show it again.
 #[tokio::test]
 async fn a_shard_with_too_much_to_do_gets_nobody_new_and_keeps_whom_it_has() {
     let mut bench = bench();
     let mut messages = bench.link(1, 8_192).await;
     bench.join(1, "early").await;
-    let published = Arc::clone(&bench.hub.shards[0].published);
-    let refused = loop {
-        let shell = crate::metrics::ShellCounters { busy_ppm: 900_000, ..Default::default() };
-        let (core, streams) = (sfu_core::Counters::default(), shard::StreamCounters::default());
-        let (shell, core, streams) = (&shell, &core, (0, &streams));
-        published.publish(&crate::metrics::Reading { core, shell, peers: 1, rooms: 1, handshakes: 0, streams });
-        bench.join(1, "late").await;
-        let answers = std::iter::from_fn(|| Some(serde_json::from_str(&messages.try_recv().ok()?).unwrap()));
-        let refusal = |message| match message {
-            NodeMessage::Reply { result: ReplyResult::Error(error), .. } => Some(error),
-            NodeMessage::Hello { .. } | NodeMessage::Reply { .. } | NodeMessage::Event { .. } => None,
-        };
-        match answers.filter_map(refusal).next() {
-            Some(error) => break error,
-            None => bench.request(1, 2, Operation::Leave { peer: "late".to_owned() }).await,
-        }
-    };
+    let refused = bench.refusal_at(900_000, &mut messages).await;
     assert_eq!((refused.code.as_str(), refused.retry_after_s), ("overloaded", Some(2)));
     let names: Vec<_> = bench.peers().into_iter().map(|peer| peer.peer).collect();
     assert_eq!(names, ["early"]);
+}
+
+#[tokio::test]
+async fn those_who_have_just_come_count_before_the_load_shows_them() {
+    let mut bench = bench();
+    let mut messages = bench.link(1, 8_192).await;
+    for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        bench.join(1, name).await;
+    }
+    // As if the most of them were there for long.
+    let mut arrivals = Arrivals::default();
+    (0..3).for_each(|_| arrivals.count(std::time::Instant::now()));
+    bench.hub.arrivals = vec![arrivals];
+    let refused = bench.refusal_at(700_000, &mut messages).await;
+    assert_eq!(refused.code, "overloaded", "{}", refused.message);
+}
+
+impl Bench {
+    /// What the first one who is refused hears, while the shard shows this load. The shard overwrites what is shown for it
+    /// some times a second, so this may have to show it again.
+    async fn refusal_at(&mut self, busy_ppm: u64, messages: &mut mpsc::Receiver<Utf8Bytes>) -> ControlError {
+        let published = Arc::clone(&self.hub.shards[0].published);
+        for _ in 0..100 {
+            let shell = crate::metrics::ShellCounters { busy_ppm, ..Default::default() };
+            let (core, streams) = (sfu_core::Counters::default(), shard::StreamCounters::default());
+            let (shell, core, streams) = (&shell, &core, (0, &streams));
+            let arrivals = self.hub.arrivals.clone();
+            published.publish(&crate::metrics::Reading { core, shell, peers: 1, rooms: 1, handshakes: 0, streams });
+            self.join(1, "late").await;
+            let answers = std::iter::from_fn(|| Some(serde_json::from_str(&messages.try_recv().ok()?).unwrap()));
+            let refusal = |message| match message {
+                NodeMessage::Reply { result: ReplyResult::Error(error), .. } => Some(error),
+                NodeMessage::Hello { .. } | NodeMessage::Reply { .. } | NodeMessage::Event { .. } => None,
+            };
+            if let Some(error) = answers.filter_map(refusal).next() {
+                return error;
+            }
+            self.request(1, 2, Operation::Leave { peer: "late".to_owned() }).await;
+            self.hub.arrivals = arrivals;
+        }
+        panic!("nobody was refused")
+    }
 }
