@@ -9,9 +9,7 @@ pub mod address;
 pub mod cookie;
 pub mod latency;
 pub mod playback;
-mod quiet;
 pub mod record;
-mod socket;
 mod wake;
 pub mod wire;
 

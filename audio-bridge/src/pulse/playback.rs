@@ -10,6 +10,7 @@ use pulseaudio::protocol::{
     ChannelMap, Command, CreatePlaybackStreamReply, PlaybackStreamParams, Prop, Props, PulseError, SampleFormat,
     SampleSpec, SetPlaybackStreamBufferAttrParams, SubscriptionMask,
 };
+use tokio::time::timeout;
 
 use super::latency::TargetLatency;
 use super::record::wait_for_change;
@@ -78,7 +79,7 @@ impl PulseSink {
             return Ok(());
         };
         let limit = if stream.suspended { SILENT_MAX * 1000 } else { SILENT_MAX };
-        let message = connection.next_within(limit).await?;
+        let message = timeout(limit, connection.next()).await.map_err(|_| PulseFailure::Timeout)??;
         if let Message::Event(event) = message {
             self.handle(event).await?;
         }

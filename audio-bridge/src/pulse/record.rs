@@ -96,7 +96,7 @@ impl PulseSource {
             connection.send(&Command::SetRecordStreamBufferAttr(change)).await?;
         }
         let limit = if stream.suspended { SILENT_MAX * 1000 } else { SILENT_MAX };
-        let message = connection.next_within(limit).await?;
+        let message = timeout(limit, connection.next()).await.map_err(|_| PulseFailure::Timeout)??;
         match message {
             Message::Sound { channel, bytes } if channel == stream.channel => {
                 stream.waking = false;

@@ -19,8 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::cookie::Cookie;
-use super::quiet::Quiet;
-use super::{PulseFailure, PulseSettings, REPLY_TIMEOUT, ServerAddress, socket};
+use super::{PulseFailure, PulseSettings, REPLY_TIMEOUT, ServerAddress};
 
 /// Commands are below 64 KiB; sound comes in blocks of the daemon's memory pool, 64 KiB by default.
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
@@ -81,21 +80,15 @@ pub enum Event {
 }
 
 pub struct Connection {
-    incoming: Incoming,
-    quiet: Quiet,
+    reader: Box<dyn AsyncRead + Send + Unpin>,
     writer: Box<dyn AsyncWrite + Send + Unpin>,
     version: u16,
     sequence: u32,
-    outgoing: Vec<u8>,
-}
-
-/// What the daemon sent and we did not look at.
-struct Incoming {
-    reader: Box<dyn AsyncRead + Send + Unpin>,
     /// Bytes `start..end` are read and not consumed.
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    outgoing: Vec<u8>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -132,14 +125,14 @@ impl Connection {
     async fn connect(server: &ServerAddress) -> std::io::Result<Self> {
         match server {
             ServerAddress::Unix(path) => {
-                let (reader, writer) = socket::split(UnixStream::connect(path).await?.into_std()?)?;
+                let (reader, writer) = UnixStream::connect(path).await?.into_split();
                 Ok(Self::over(Box::new(reader), Box::new(writer)))
             }
             ServerAddress::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 // 10 ms of sound must not wait for the acknowledgement of the last.
                 stream.set_nodelay(true)?;
-                let (reader, writer) = socket::split(stream.into_std()?)?;
+                let (reader, writer) = stream.into_split();
                 Ok(Self::over(Box::new(reader), Box::new(writer)))
             }
         }
@@ -147,11 +140,13 @@ impl Connection {
 
     fn over(reader: Box<dyn AsyncRead + Send + Unpin>, writer: Box<dyn AsyncWrite + Send + Unpin>) -> Self {
         Self {
-            incoming: Incoming { reader, buffer: vec![0; READ_BYTES], start: 0, end: 0 },
-            quiet: Quiet::default(),
+            reader,
             writer,
             version: protocol::MAX_VERSION,
             sequence: 0,
+            buffer: vec![0; READ_BYTES],
+            start: 0,
+            end: 0,
             outgoing: Vec::new(),
         }
     }
@@ -222,36 +217,13 @@ impl Connection {
 
     /// Waits for the next message. May be cancelled: what was read so far stays.
     pub async fn next(&mut self) -> Result<Message<'_>, PulseFailure> {
-        let descriptor = self.incoming.fill().await?;
-        self.take(descriptor)
-    }
-
-    /// As [`next`](Self::next), and an error when nothing came for `limit`.
-    pub async fn next_within(&mut self, limit: Duration) -> Result<Message<'_>, PulseFailure> {
-        let descriptor = tokio::select! {
-            biased;
-            descriptor = self.incoming.fill() => descriptor?,
-            () = self.quiet.lasts(limit) => return Err(PulseFailure::Timeout),
-        };
-        self.quiet.ended();
-        self.take(descriptor)
-    }
-
-    fn take(&mut self, descriptor: Descriptor) -> Result<Message<'_>, PulseFailure> {
-        let payload = self.incoming.take(descriptor.length as usize);
-        if descriptor.channel != CONTROL_CHANNEL {
-            return Ok(Message::Sound { channel: descriptor.channel, bytes: payload });
-        }
-        parse_command(payload, self.version)
-    }
-}
-
-impl Incoming {
-    /// The payload of the message at the front, which is whole.
-    fn take(&mut self, length: usize) -> &[u8] {
-        let payload = self.start + DESCRIPTOR_SIZE..self.start + DESCRIPTOR_SIZE + length;
+        let descriptor = self.fill().await?;
+        let payload = self.start + DESCRIPTOR_SIZE..self.start + DESCRIPTOR_SIZE + descriptor.length as usize;
         self.start = payload.end;
-        &self.buffer[payload]
+        if descriptor.channel != CONTROL_CHANNEL {
+            return Ok(Message::Sound { channel: descriptor.channel, bytes: &self.buffer[payload] });
+        }
+        parse_command(&self.buffer[payload], self.version)
     }
 
     /// Reads until a whole message is at the front.
