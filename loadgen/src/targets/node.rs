@@ -79,6 +79,7 @@ fn request(room: String, peer: String, link: &Link, local: &Local) -> Join {
         fingerprint: Fingerprint { algorithm: "sha-256".to_owned(), value: hex.join(":") },
         dtls_role: DtlsRole::Server,
         profile: HeaderProfile { opus: OPUS, red: None, audio_level: Some(AUDIO_LEVEL), mid: None, nack: false },
+        replaces: false,
         tracks: if link.publishes { vec![mic] } else { Vec::new() },
         slots: slots.collect(),
     }

@@ -52,6 +52,9 @@ pub struct Join {
     /// The role that the NODE takes.
     pub dtls_role: DtlsRole,
     pub profile: HeaderProfile,
+    /// In place of another peer of the same participant, who was on this node until now: not refused for the node's load.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaces: bool,
     #[serde(default)]
     pub tracks: Vec<TrackSpec>,
     #[serde(default)]

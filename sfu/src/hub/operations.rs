@@ -38,28 +38,27 @@ impl Hub {
         translate::check_id("room", &join.room)?;
         translate::check_id("peer", &join.peer)?;
         translate::check_meta(&join.meta)?;
-        let now = Instant::now();
-        let busy = self.expected_busy(now);
+        let busy = self.expected_busy(Instant::now());
         let place = self.placement.place(&join.room, &join.peer, &join.meta, &busy).map_err(|error| match error {
             PlaceError::PeerExists => translate::command_error(sfu_core::CommandError::PeerExists),
             PlaceError::NodeFull => translate::command_error(sfu_core::CommandError::NodeFull),
             PlaceError::RoomFull => translate::command_error(sfu_core::CommandError::RoomFull),
         })?;
-        if let Some(refusal) = shed(busy[place.shard], self.facts.shed_at) {
+        let refusal = shed(busy[place.shard], self.facts.shed_at);
+        if let Some(refusal) = refusal.filter(|_| !join.replaces) {
             self.placement.remove(place.peer);
             return Err(refusal);
         }
         let admitted = self.admit(&join, place).await;
-        match admitted {
-            Ok(_) => self.arrivals[place.shard].count(now),
-            Err(_) => drop(self.placement.remove(place.peer)),
+        if admitted.is_err() {
+            self.placement.remove(place.peer);
         }
         admitted
     }
 
     /// Of each shard, with those who have just come.
-    fn expected_busy(&self, now: Instant) -> Vec<f32> {
-        let shards = self.shards.iter().zip(&self.arrivals).zip(self.placement.loads());
+    fn expected_busy(&mut self, now: Instant) -> Vec<f32> {
+        let shards = self.shards.iter().zip(&mut self.arrivals).zip(self.placement.loads());
         shards.map(|((shard, arrivals), peers)| arrivals.expected(shard.published.busy(), *peers, now)).collect()
     }
 

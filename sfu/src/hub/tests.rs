@@ -73,10 +73,14 @@ impl Bench {
     }
 
     async fn join(&mut self, link: u64, peer: &str) {
+        self.join_as(link, peer, false).await;
+    }
+
+    async fn join_as(&mut self, link: u64, peer: &str, replaces: bool) {
         let text = include_str!("../../control/fixtures/request/join.json");
         let request: Request = serde_json::from_str(text).unwrap();
         let Operation::Join(mut join) = request.op else { panic!("not a join") };
-        join.peer = peer.to_owned();
+        (join.peer, join.replaces) = (peer.to_owned(), replaces);
         self.request(link, 1, Operation::Join(join)).await;
     }
 
@@ -249,16 +253,26 @@ async fn a_shard_with_too_much_to_do_gets_nobody_new_and_keeps_whom_it_has() {
 }
 
 #[tokio::test]
+async fn a_new_connection_of_a_participant_is_not_refused_for_the_load() {
+    let mut bench = bench();
+    let mut messages = bench.link(1, 8_192).await;
+    bench.join(1, "before").await;
+    bench.refusal_at(900_000, &mut messages).await;
+    bench.request(1, 2, Operation::Leave { peer: "before".to_owned() }).await;
+    bench.show_busy(900_000);
+    bench.join_as(1, "after", true).await;
+    let names: Vec<_> = bench.peers().into_iter().map(|peer| peer.peer).collect();
+    assert_eq!(names, ["after"]);
+}
+
+#[tokio::test]
 async fn those_who_have_just_come_count_before_the_load_shows_them() {
     let mut bench = bench();
     let mut messages = bench.link(1, 8_192).await;
     for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
         bench.join(1, name).await;
     }
-    // As if the most of them were there for long.
-    let mut arrivals = Arrivals::default();
-    (0..3).for_each(|_| arrivals.count(std::time::Instant::now()));
-    bench.hub.arrivals = vec![arrivals];
+    bench.hub.arrivals = vec![Arrivals::showing(5)];
     let refused = bench.refusal_at(700_000, &mut messages).await;
     assert_eq!(refused.code, "overloaded", "{}", refused.message);
 }
@@ -267,13 +281,9 @@ impl Bench {
     /// What the first one who is refused hears, while the shard shows this load. The shard overwrites what is shown for it
     /// some times a second, so this may have to show it again.
     async fn refusal_at(&mut self, busy_ppm: u64, messages: &mut mpsc::Receiver<Utf8Bytes>) -> ControlError {
-        let published = Arc::clone(&self.hub.shards[0].published);
         for _ in 0..100 {
-            let shell = crate::metrics::ShellCounters { busy_ppm, ..Default::default() };
-            let (core, streams) = (sfu_core::Counters::default(), shard::StreamCounters::default());
-            let (shell, core, streams) = (&shell, &core, (0, &streams));
             let arrivals = self.hub.arrivals.clone();
-            published.publish(&crate::metrics::Reading { core, shell, peers: 1, rooms: 1, handshakes: 0, streams });
+            self.show_busy(busy_ppm);
             self.join(1, "late").await;
             let answers = std::iter::from_fn(|| Some(serde_json::from_str(&messages.try_recv().ok()?).unwrap()));
             let refusal = |message| match message {
@@ -287,5 +297,13 @@ impl Bench {
             self.hub.arrivals = arrivals;
         }
         panic!("nobody was refused")
+    }
+
+    fn show_busy(&self, busy_ppm: u64) {
+        let shell = crate::metrics::ShellCounters { busy_ppm, ..Default::default() };
+        let (core, streams) = (sfu_core::Counters::default(), shard::StreamCounters::default());
+        let (shell, core, streams) = (&shell, &core, (0, &streams));
+        let reading = crate::metrics::Reading { core, shell, peers: 1, rooms: 1, handshakes: 0, streams };
+        self.hub.shards[0].published.publish(&reading);
     }
 }

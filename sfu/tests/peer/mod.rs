@@ -108,6 +108,7 @@ pub(crate) fn join_of(rtc: &mut Rtc, room: &str, name: &str, ssrc: u32) -> Join 
         fingerprint: Fingerprint { algorithm: print.hash_func.clone(), value: value.join(":") },
         dtls_role: DtlsRole::Server,
         profile: HeaderProfile { opus: 111, red: None, audio_level: Some(1), mid: Some(4), nack: false },
+        replaces: false,
         tracks: vec![TrackSpec { kind: TrackKind::Mic, mid: MIC.to_owned(), ssrc: Some(ssrc) }],
         slots: SLOTS.iter().map(|mid| SlotSpec { kind: TrackKind::Mic, mid: (*mid).to_owned() }).collect(),
     }

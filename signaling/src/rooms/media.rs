@@ -22,6 +22,8 @@ pub struct MediaSpec {
     pub fingerprint: Fingerprint,
     pub dtls_role: DtlsRole,
     pub profile: HeaderProfile,
+    /// The participant's media connection on the same node ends for this one.
+    pub replaces: bool,
     pub tracks: Vec<TrackSpec>,
     pub slots: Vec<SlotSpec>,
 }
@@ -33,6 +35,7 @@ impl From<&Offer> for MediaSpec {
             fingerprint: offer.fingerprint.clone(),
             dtls_role: offer.dtls_role,
             profile: offer.profile,
+            replaces: false,
             tracks: offer.tracks(),
             slots: offer.slots(),
         }
@@ -90,7 +93,7 @@ impl Rooms {
             let old = std::mem::replace(&mut member.media, Media::None);
             self.leave_node(&old);
             self.announce(room, peer);
-            return self.start_media(room, peer, conn, re, spec);
+            return self.start_media(room, peer, conn, re, MediaSpec { replaces: true, ..spec });
         }
         if joined.ufrag == spec.ice.ufrag {
             return match &joined.transport {
@@ -143,6 +146,7 @@ impl Rooms {
             fingerprint: spec.fingerprint.clone(),
             dtls_role: spec.dtls_role,
             profile: spec.profile,
+            replaces: spec.replaces,
             tracks: spec.tracks.clone(),
             slots: spec.slots.clone(),
         };

@@ -150,6 +150,18 @@ fn lost_node_is_told_once_to_each_and_the_room_moves() {
 }
 
 #[test]
+fn another_certificate_replaces_the_media_connection_and_the_node_is_told_so() {
+    let mut world = World::new();
+    let ada = world.join("a", Role::Speaker);
+    for (certificate, is_replaced) in [(0, false), (1, true)] {
+        world.request(ada, spec(certificate, 0));
+        world.answer_all();
+        let joins: Vec<_> = world.node_peers.values().map(|join| join.replaces).collect();
+        assert_eq!(joins, [is_replaced]);
+    }
+}
+
+#[test]
 fn second_offer_before_the_answer_is_busy() {
     let mut world = World::new();
     let ada = world.join("a", Role::Speaker);

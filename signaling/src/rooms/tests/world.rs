@@ -294,6 +294,7 @@ pub(super) fn spec(certificate: u8, ufrag: u8) -> Request {
         fingerprint: fingerprint(&format!("f{certificate}")),
         dtls_role: DtlsRole::Server,
         profile: HeaderProfile { opus: 111, red: None, audio_level: None, mid: None, nack: false },
+        replaces: false,
         tracks: vec![TrackSpec { kind: sfu_control::TrackKind::Mic, mid: "0".into(), ssrc: None }],
         slots: vec![slot("1", sfu_control::TrackKind::Mic), slot("2", sfu_control::TrackKind::Mic)],
     }))
