@@ -4,6 +4,7 @@ import { Intake } from "../src/client/low-delay/intake.ts";
 import type { Frame } from "../src/client/low-delay/intake.ts";
 import { Judge } from "../src/client/low-delay/judge.ts";
 import { samplesOf, unwrapRed } from "../src/client/low-delay/opus.ts";
+import { Trials } from "../src/client/low-delay/trials.ts";
 import { randomNumbers } from "./random.ts";
 
 /** CELT, 10 ms, stereo, one frame. */
@@ -112,7 +113,7 @@ describe("intake", () => {
 });
 
 describe("judge", () => {
-  const good = { received: 12_000, concealed: 0, held: 15 };
+  const good = { received: 12_000, concealed: 0, held: 15, packets: 25 };
   const own = () => {
     const judge = new Judge();
     for (let now = -900; now < 0; now += 100) assert.equal(judge.account(good, now).by, "browser");
@@ -123,7 +124,7 @@ describe("judge", () => {
   it("leaves it to the browser until something comes and nothing is missing", () => {
     const judge = new Judge();
     for (let now = 0; now < 3_000; now += 100) {
-      assert.deepEqual(judge.account({ ...good, received: 0 }, now), { by: "browser", why: "waiting" });
+      assert.deepEqual(judge.account({ ...good, received: 0, packets: 0 }, now), { by: "browser", why: "waiting" });
     }
     for (let now = 3_000; now < 5_000; now += 100) judge.account({ ...good, concealed: now % 500 === 0 ? 480 : 0 }, now);
     assert.equal(judge.path.by, "browser");
@@ -133,7 +134,7 @@ describe("judge", () => {
 
   it("goes back to the browser when too much is missing, rests, and comes again; each rest is longer", () => {
     const judge = own();
-    const lossy = { received: 11_000, concealed: 1_000, held: 15 };
+    const lossy = { ...good, received: 11_000, concealed: 1_000 };
     const from = (start: number) => {
       let now = start;
       while (judge.account(lossy, now).by === "own") now += 250;
@@ -150,7 +151,7 @@ describe("judge", () => {
 
   it("one stall is no reason", () => {
     const judge = own();
-    assert.equal(judge.account({ received: 12_000, concealed: 6_000, held: 40 }, 250).by, "own");
+    assert.equal(judge.account({ ...good, concealed: 6_000, held: 40 }, 250).by, "own");
     for (let now = 500; now < 20_000; now += 250) assert.equal(judge.account(good, now).by, "own");
   });
 
@@ -166,5 +167,46 @@ describe("judge", () => {
     assert.deepEqual(still.tick(10_000), { by: "browser", why: "waiting" });
     for (let now = 10_000; now < 11_000; now += 100) still.account(good, now);
     assert.equal(still.path.by, "own");
+  });
+
+  it("rests once for what is broken, however often it is said", () => {
+    const judge = own();
+    for (let now = 250; now < 29_000; now += 250) judge.broken(now);
+    let now = 29_000;
+    while (judge.account(good, now).by === "browser") now += 100;
+    assert.ok(now >= 30_250 && now < 32_000, `came again at ${now}`);
+    const still = own();
+    still.broken(250);
+    still.broken(40_000);
+    for (let at = 40_000; at < 100_000; at += 100) assert.deepEqual(still.account(good, at), { by: "browser", why: "broken" });
+    assert.equal(still.account(good, 100_000).by, "own");
+  });
+
+  it("packets and no sound for two seconds is broken, no packets is a pause", () => {
+    const nothing = { received: 0, concealed: 0, held: 15, packets: 0 };
+    const dead = own();
+    // The worker tells twice a second.
+    const packets = (now: number) => (now % 500 === 0 ? 50 : 0);
+    for (let now = 100; now < 2_000; now += 100) assert.equal(dead.account({ ...nothing, packets: packets(now) }, now).by, "own");
+    assert.deepEqual(dead.account({ ...nothing, packets: packets(2_000) }, 2_000), { by: "browser", why: "broken" });
+    const quiet = own();
+    for (let now = 100; now < 20_000; now += 100) assert.equal(quiet.account({ ...nothing, packets: now === 100 ? 50 : 0 }, now).by, "own");
+  });
+});
+
+describe("trials of decoding", () => {
+  it("tell the page after the third failure in a row, and then for each trial, one in a second", () => {
+    const trials = new Trials();
+    assert.deepEqual([0, 10, 20, 30].map((now) => trials.failed(now)), [false, false, true, false]);
+    assert.deepEqual([30, 1_019, 1_020].map((now) => trials.due(now)), [false, false, true]);
+    assert.deepEqual([trials.failed(1_020), trials.due(1_030), trials.due(2_020)], [true, false, true]);
+  });
+
+  it("begin anew with the first success", () => {
+    const trials = new Trials();
+    for (const now of [0, 10, 20]) trials.failed(now);
+    trials.succeeded();
+    assert.deepEqual([30, 40].map((now) => trials.failed(now)), [false, false]);
+    assert.equal(trials.due(50), true);
   });
 });

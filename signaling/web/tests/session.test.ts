@@ -54,6 +54,30 @@ describe("a connection made anew on purpose", () => {
     assert.equal(driver.session.state, "lost");
   });
 
+  it("is no loss when it is asked for twice", () => {
+    const driver = Driver.inCall();
+    driver.on({ on: "renew" }, { on: "renew" });
+    assert.equal(driver.session.state, "in_call");
+    driver.on({ on: "answered" }, { on: "answered" }, { on: "media", state: "connected" });
+    assert.equal(driver.session.state, "in_call");
+  });
+
+  it("is a loss when the server goes away meanwhile: the connection before is closed already", () => {
+    const lines: Input[] = [{ on: "socket_closed" }, { on: "network_back" }, { on: "moved", reason: "node_lost", retryAfterMs: 300 }];
+    const progress: Input[][] = [[], [{ on: "answered" }, { on: "media", state: "connecting" }]];
+    for (const line of lines) {
+      for (const before of progress) {
+        const driver = Driver.inCall();
+        driver.on({ on: "renew" }, ...before, line);
+        assert.equal(driver.session.state, "lost", `${line.on} after ${before.length}`);
+      }
+    }
+    // Asked for without a socket it has closed nothing yet.
+    const driver = Driver.inCall();
+    driver.on({ on: "socket_closed" }, { on: "renew" });
+    assert.equal(driver.session.state, "reconnecting");
+  });
+
   it("before the first one nothing is needed, and while one is made another one follows", () => {
     const driver = new Driver();
     driver.on({ on: "renew" }, { on: "connect" }, { on: "socket_opened" }, { on: "renew" });

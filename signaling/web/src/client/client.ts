@@ -57,7 +57,7 @@ export class CarillonClient extends Emitter<ClientEvents> {
     this.#options.lowDelay &&= canLowDelay();
     this.#lowDelay = new LowDelay(options.lowDelayScripts, {
       share: (mid, share) => this.#playback.setShare(mid, share, CROSS_FADE_MS),
-      changed: () => this.emit("low_delay", { on: this.lowDelay, tracks: this.lowDelayTracks }),
+      changed: () => this.#emitLowDelay(),
       failed: () => this.setLowDelay(false),
     });
     const server = options.server ?? location.origin.replace(/^http/, "ws");
@@ -227,7 +227,10 @@ export class CarillonClient extends Emitter<ClientEvents> {
   }
 
   async setOutputDevice(deviceId: string): Promise<void> {
-    await Promise.all([this.#playback.setOutputDevice(deviceId), this.#lowDelay.setOutputDevice(deviceId)]);
+    const done = Promise.all([this.#playback.setOutputDevice(deviceId), this.#lowDelay.setOutputDevice(deviceId)]);
+    // Whether it can be had may depend on the device.
+    this.#emitLowDelay();
+    await done;
   }
 
   /** To be called from a click or key when `soundBlocked`. */
@@ -237,11 +240,11 @@ export class CarillonClient extends Emitter<ClientEvents> {
 
   /** From a click or key. The media connection is made anew for it, which is heard as a short gap. */
   setLowDelay(on: boolean): void {
-    const wanted = on && canLowDelay();
+    const wanted = on && canLowDelay(this.outputDevice);
     if (wanted === this.lowDelay) return;
     this.#options.lowDelay = wanted;
     if (!wanted) this.#lowDelay.stop();
-    this.emit("low_delay", { on: wanted, tracks: this.lowDelayTracks });
+    this.#emitLowDelay();
     this.#handle({ on: "renew" });
   }
 
@@ -328,7 +331,8 @@ export class CarillonClient extends Emitter<ClientEvents> {
       if (reply.type !== "answer" || media !== this.#media) return;
       await media.accept(reply.sdp);
       this.#monitor.attach(media);
-      void this.#lowDelay.attach(media.receivers()).catch(() => this.setLowDelay(false));
+      // It may have been switched off since the offer; another connection follows then.
+      if (this.lowDelay) void this.#lowDelay.attach(media.receivers());
       this.#handle({ on: "answered" });
       if (kind !== "ice_restart" && this.#muted) await this.#tell("mic", true);
     } catch (failure) {
@@ -454,6 +458,10 @@ export class CarillonClient extends Emitter<ClientEvents> {
     await this.#media?.send(kind, track);
     if (previous !== track) previous?.stop();
     this.#emitSending();
+  }
+
+  #emitLowDelay(): void {
+    this.emit("low_delay", { on: this.lowDelay, tracks: this.lowDelayTracks });
   }
 
   #emitSending(): void {

@@ -40,7 +40,7 @@ export interface ClientEvents {
   levels: ReadonlyMap<string, Level>;
   /** True: the browser refuses to play until `resumeSound()` is called from a click. */
   sound_blocked: boolean;
-  /** Low delay was switched, or a program slot changed its way. */
+  /** Low delay was switched, a program slot changed its way, began or ceased to get packets, or the output device is another. */
   low_delay: { on: boolean; tracks: LowDelayTrack[] };
   /** What is sent changed: microphone, mute or sharing. */
   sending: { microphone: boolean; muted: boolean; sharing: boolean };

@@ -163,6 +163,8 @@ export class Session {
   #abandonOffer(): void {
     if (this.#offerInFlight !== null) this.#want(this.#offerInFlight === "ice_restart" ? "ice_restart" : "replace");
     this.#offerInFlight = null;
+    // The connection before was closed for it, and without the socket none comes soon.
+    if (this.#media !== "connected") this.#renewing = false;
   }
 
   #welcomed(resumed: boolean, resume: string): void {
@@ -239,6 +241,7 @@ export class Session {
     if (reason === "replaced") return this.#finish("replaced", null);
     if (reason === "evicted") return this.#finish("evicted", null);
     this.#media = "failed";
+    this.#renewing = false;
     this.#want("replace");
     this.#push({ do: "set_timer", name: "offer_again", ms: retryAfterMs ?? 0 });
   }
@@ -247,7 +250,7 @@ export class Session {
   #renew(): void {
     if (!this.#hasMedia && this.#offerInFlight === null) return;
     this.#want("replace");
-    this.#renewing = this.#media === "connected";
+    this.#renewing ||= this.#media === "connected";
     this.#offerIfPossible();
   }
 

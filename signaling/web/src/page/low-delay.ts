@@ -26,9 +26,12 @@ export class LowDelaySwitch {
     this.element = h("label", { class: "switch low-delay", for: "low-delay", hidden: !canLowDelay() }, box, h("span", {}, h("strong", {}, "Low delay"), this.#words));
     const show = () => {
       const { lowDelay, lowDelayTracks } = client;
+      const possible = canLowDelay(client.outputDevice);
+      const own = lowDelayTracks.some(({ path, live }) => live && path === "own");
       box.checked = lowDelay;
-      this.element.dataset.state = lowDelay ? (lowDelayTracks.some(({ path }) => path === "own") ? "own" : "browser") : "off";
-      setText(this.#words, lowDelayWords(lowDelay, lowDelayTracks));
+      box.disabled = !possible;
+      this.element.dataset.state = lowDelay ? (own ? "own" : "browser") : "off";
+      setText(this.#words, possible ? lowDelayWords(lowDelay, lowDelayTracks) : "In this browser only with the default speakers.");
     };
     this.#off = client.on("low_delay", show);
     show();

@@ -156,13 +156,15 @@ export function programWords(state: ProgramState, isDesktop: boolean): string {
   }
 }
 
-/** What the switch for low delay says under its name; the slots that are not in use only wait. */
-export function lowDelayWords(on: boolean, tracks: readonly Pick<LowDelayTrack, "path" | "why">[]): string {
+/** What the switch for low delay says under its name; slots to which nobody sends do not count. */
+export function lowDelayWords(on: boolean, tracks: readonly Pick<LowDelayTrack, "path" | "why" | "live">[]): string {
   if (!on) return "Hear program sound sooner, for playing along.";
-  const whys = new Set(tracks.filter(({ path }) => path === "browser").map(({ why }) => why));
+  const live = tracks.filter((track) => track.live);
+  if (live.some(({ path }) => path === "own")) return "On: program sound plays with little delay.";
+  const whys = new Set(live.map(({ why }) => why));
   if (whys.has("broken")) return "This browser could not decode the sound: playing with the usual delay.";
   if (whys.has("loss") || whys.has("delay")) return "The network is too uneven right now: playing with the usual delay.";
-  return tracks.some(({ path }) => path === "own") ? "On: program sound plays with little delay." : "On: waiting for program sound.";
+  return "On: waiting for program sound.";
 }
 
 /** Up to two letters for the round mark beside a name. */

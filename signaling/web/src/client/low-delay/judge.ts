@@ -8,6 +8,8 @@ export interface Account {
   concealed: number;
   /** Milliseconds, as it is now. */
   held: number;
+  /** That came from the network, whatever became of them. */
+  packets: number;
 }
 
 /** Why the browser plays: nothing has come yet, too much is missing, too much is held, our way is broken. */
@@ -24,6 +26,9 @@ const CONCEALED_MIN = 48_000 * 0.15;
 /** More than this all the time is no low delay any more. */
 const HELD_MS_MAX = 90;
 const HELD_ACCOUNTS = 20;
+/** So long no sound, though packets came at least twice: one may have been counted late, at the beginning of a pause. */
+const NOTHING_ACCOUNTS = 20;
+const NOTHING_PACKETS = 2;
 /** Nothing was missing in so many accounts: the playout has found, unheard, what it must hold. */
 const CALM_ACCOUNTS = 10;
 /** The playout tells something while the output runs; it may be late on a busy machine. */
@@ -67,8 +72,10 @@ export class Judge {
     return this.#path;
   }
 
+  /** Said again while it rests for that already, it makes the rest no longer. */
   broken(now: number): Path {
-    this.#rest("broken", now);
+    const resting = this.#path.by === "browser" && this.#path.why === "broken" && now < this.#restUntil;
+    if (!resting) this.#rest("broken", now);
     return this.#path;
   }
 
@@ -82,6 +89,9 @@ export class Judge {
     const sum = (of: keyof Account) => this.#accounts.reduce((total, one) => total + one.account[of], 0);
     const concealed = sum("concealed");
     if (concealed > CONCEALED_MIN && concealed > CONCEALED_SHARE_MAX * (sum("received") + concealed)) return "loss";
+    const nothing = this.#accounts.slice(-NOTHING_ACCOUNTS).filter(({ account }) => account.received === 0);
+    const came = nothing.filter(({ account }) => account.packets > 0).length;
+    if (nothing.length === NOTHING_ACCOUNTS && came >= NOTHING_PACKETS) return "broken";
     const recent = this.#accounts.slice(-HELD_ACCOUNTS).filter(({ account }) => account.received > 0);
     return recent.length === HELD_ACCOUNTS && recent.every(({ account }) => account.held > HELD_MS_MAX) ? "delay" : null;
   }

@@ -5,7 +5,7 @@
 import type { Receiver } from "../media.ts";
 import { Judge } from "./judge.ts";
 import type { BrowserReason, Path } from "./judge.ts";
-import type { Broken, Plug, Report, Route, TapOptions } from "./messages.ts";
+import type { Broken, Plug, Report, Route, Seen, TapOptions } from "./messages.ts";
 import { RATE } from "./opus.ts";
 
 /** Where the two scripts are; a bundler gives them other names. */
@@ -20,6 +20,8 @@ export interface LowDelayTrack {
   path: "own" | "browser";
   /** Why the browser plays. */
   why: BrowserReason | null;
+  /** Packets came within the last two seconds. */
+  live: boolean;
   received: number;
   concealed: number;
   dropped: number;
@@ -43,11 +45,13 @@ export const CROSS_FADE_MS = 60;
 /** The least that the output can do: what a late quantum costs is heard, what is held back for nothing is not wanted. */
 const LATENCY_HINT = 0;
 const TICK_MS = 1_000;
+const LIVE_MS = 2_000;
 const NO_COUNTS = { received: 0, concealed: 0, dropped: 0, skipped: 0, held: 0 };
 
 interface Line {
   tap: number;
   judge: Judge;
+  path: Path;
   node: AudioWorkletNode;
   gain: GainNode;
   volume: number;
@@ -55,11 +59,20 @@ interface Line {
   own: boolean;
   report: Report;
   heldMs: number;
+  /** Since the report before. */
+  packets: number;
+  packetsAt: number;
+  /** As it was told last. */
+  live: boolean;
 }
 
-/** Whether this browser has all that it takes; it has not on a page without a secure origin. */
-export function canLowDelay(): boolean {
-  return typeof RTCRtpScriptTransform === "function" && typeof AudioDecoder === "function" && typeof AudioWorkletNode === "function";
+/**
+ * Whether this browser has all that it takes; it has not on a page without a secure origin. Some can only play to the default
+ * output this way.
+ */
+export function canLowDelay(outputDevice = ""): boolean {
+  if (typeof RTCRtpScriptTransform !== "function" || typeof AudioDecoder !== "function") return false;
+  return typeof AudioWorkletNode === "function" && (outputDevice === "" || "setSinkId" in AudioContext.prototype);
 }
 
 export class LowDelay {
@@ -83,10 +96,12 @@ export class LowDelay {
   }
 
   tracks(): LowDelayTrack[] {
-    return [...this.#lines].map(([mid, { judge, report, heldMs }]) => {
+    const now = performance.now();
+    return [...this.#lines].map(([mid, line]) => {
+      const { judge, report, heldMs } = line;
       const { held, ...counts } = report.counts;
       const path = judge.path;
-      return { mid, path: path.by, why: path.by === "own" ? null : path.why, ...counts, heldMs, heldSum: held / RATE, ppm: report.ppm };
+      return { mid, path: path.by, why: path.by === "own" ? null : path.why, live: isLive(line, now), ...counts, heldMs, heldSum: held / RATE, ppm: report.ppm };
     });
   }
 
@@ -99,15 +114,22 @@ export class LowDelay {
     receiver.transform = new RTCRtpScriptTransform(this.#worker, options);
   }
 
-  /** The receivers of a connection that stands: those that were tapped are played. */
+  /** The receivers of a connection that stands: those that were tapped are played. Does not fail but by `failed`. */
   async attach(receivers: readonly Receiver[]): Promise<void> {
     const tapped = receivers.filter(({ receiver }) => this.#taps.has(receiver));
     if (tapped.length === 0) return;
     this.#ready ??= this.#open();
     const context = this.#context;
-    await this.#ready;
-    if (context === null || context !== this.#context) return;
-    for (const receiver of tapped) this.#plug(context, receiver);
+    try {
+      await this.#ready;
+      // Stopped meanwhile, and perhaps begun again.
+      if (context === null || context !== this.#context) return;
+      for (const receiver of tapped) this.#plug(context, receiver);
+    } catch {
+      if (context !== this.#context) return;
+      this.stop();
+      this.#hooks.failed();
+    }
   }
 
   /** Of what is played our way, 0 to 1; null: the browser plays. Its own level is none while its element is silent. */
@@ -178,11 +200,23 @@ export class LowDelay {
 
   #newWorker(): Worker {
     const worker = new Worker(this.#scripts.worker, { type: "module" });
-    worker.onmessage = ({ data }: MessageEvent<Broken>) => {
-      for (const [mid, line] of this.#lines) if (line.tap === data.tap) this.#take(mid, line, line.judge.broken(performance.now()));
+    worker.onmessage = ({ data }: MessageEvent<Broken | Seen>) => {
+      for (const [mid, line] of this.#lines) if (line.tap === data.tap) this.#heard(mid, line, data);
     };
-    worker.onerror = () => this.#hooks.failed();
+    worker.onerror = () => {
+      // One whose script did not load does not say so again: the frames of whoever is given to it would go nowhere.
+      worker.terminate();
+      if (this.#worker === worker) this.#worker = null;
+      this.#hooks.failed();
+    };
     return worker;
+  }
+
+  #heard(mid: string, line: Line, told: Broken | Seen): void {
+    const now = performance.now();
+    if ("message" in told) return this.#take(mid, line, line.judge.broken(now));
+    line.packets += told.packets;
+    line.packetsAt = now;
   }
 
   #plug(context: AudioContext, { mid, receiver }: Receiver): void {
@@ -209,7 +243,9 @@ export class LowDelay {
     const gain = new GainNode(context, { gain: 0 });
     node.connect(gain).connect(context.destination);
     const report: Report = { counts: NO_COUNTS, peak: 0, safetyMs: 0, ppm: 0 };
-    const line: Line = { tap: 0, judge: new Judge(), node, gain, volume: 1, own: false, report, heldMs: 0 };
+    const judge = new Judge();
+    const packets = { packets: 0, packetsAt: Number.NEGATIVE_INFINITY, live: false };
+    const line: Line = { tap: 0, judge, path: judge.path, node, gain, volume: 1, own: false, report, heldMs: 0, ...packets };
     node.port.onmessage = ({ data }: MessageEvent<Report>) => this.#reported(mid, line, data);
     node.onprocessorerror = () => this.#take(mid, line, line.judge.broken(performance.now()));
     this.#lines.set(mid, line);
@@ -221,21 +257,33 @@ export class LowDelay {
     const received = report.counts.received - before.received;
     if (received > 0) line.heldMs = ((report.counts.held - before.held) / received / RATE) * 1_000;
     line.report = report;
+    const { packets } = line;
+    line.packets = 0;
     if (this.#context?.state !== "running" || this.#lines.get(mid) !== line) return;
     const concealed = report.counts.concealed - before.concealed;
-    this.#take(mid, line, line.judge.account({ received, concealed, held: line.heldMs }, performance.now()));
+    this.#take(mid, line, line.judge.account({ received, concealed, held: line.heldMs, packets }, performance.now()));
   }
 
   #tick(): void {
-    for (const [mid, line] of this.#lines) this.#take(mid, line, line.judge.tick(performance.now()));
+    const now = performance.now();
+    for (const [mid, line] of this.#lines) {
+      this.#take(mid, line, line.judge.tick(now));
+      const live = isLive(line, now);
+      if (live === line.live) continue;
+      line.live = live;
+      this.#hooks.changed();
+    }
   }
 
   #take(mid: string, line: Line, path: Path): void {
+    if (path === line.path) return;
+    line.path = path;
     const own = path.by === "own";
-    if (own === line.own) return;
-    line.own = own;
-    this.#hooks.share(mid, own ? 0 : 1);
-    this.#ramp(line);
+    if (own !== line.own) {
+      line.own = own;
+      this.#hooks.share(mid, own ? 0 : 1);
+      this.#ramp(line);
+    }
     this.#hooks.changed();
   }
 
@@ -245,4 +293,8 @@ export class LowDelay {
     gain.cancelScheduledValues(context.currentTime);
     gain.setTargetAtTime(target, context.currentTime, CROSS_FADE_MS / 3_000);
   }
+}
+
+function isLive({ packetsAt }: Line, now: number): boolean {
+  return now - packetsAt < LIVE_MS;
 }

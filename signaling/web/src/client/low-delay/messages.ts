@@ -21,6 +21,12 @@ export interface Broken {
   message: string;
 }
 
+/** Worker to page, now and then while they come: packets of this tap since the message before. */
+export interface Seen {
+  tap: number;
+  packets: number;
+}
+
 /** Page to worklet: sound comes from here now. */
 export interface Plug {
   port: MessagePort;

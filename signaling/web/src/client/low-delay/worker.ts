@@ -3,9 +3,10 @@
 
 import { Intake } from "./intake.ts";
 import type { Frame } from "./intake.ts";
-import type { Broken, Route, TapOptions } from "./messages.ts";
+import type { Broken, Route, Seen, TapOptions } from "./messages.ts";
 import { RATE } from "./opus.ts";
 import type { Sound } from "./playout.ts";
+import { Trials } from "./trials.ts";
 
 interface Transformer {
   readable: ReadableStream<RTCEncodedAudioFrame>;
@@ -16,13 +17,13 @@ interface Transformer {
 interface WorkerScope {
   onrtctransform: ((event: { transformer: Transformer }) => void) | null;
   onmessage: ((event: MessageEvent<Route>) => void) | null;
-  postMessage(message: Broken): void;
+  postMessage(message: Broken | Seen): void;
 }
 
 const scope = globalThis as unknown as WorkerScope;
 const taps = new Map<number, Tap>();
-/** Decoders that failed, one after the other, before the page is told. */
-const FAILURES_MAX = 3;
+/** Between two words on the packets that came. */
+const SEEN_MS = 500;
 /** What a decoder has not given back by now it never will. */
 const PENDING_MAX = 64;
 
@@ -34,7 +35,9 @@ class Tap {
   #decoder: AudioDecoder | null = null;
   #pending: { timestamp: number; frame: Frame }[] = [];
   #decoded = 0;
-  #failures = 0;
+  readonly #trials = new Trials();
+  #packets = 0;
+  #toldAt = Number.NEGATIVE_INFINITY;
 
   constructor({ tap, red }: Route, port: MessagePort) {
     this.#id = tap;
@@ -43,6 +46,7 @@ class Tap {
   }
 
   take(encoded: RTCEncodedAudioFrame): void {
+    this.#count(performance.now());
     const about = encoded.getMetadata();
     const frames = this.#intake.push({
       source: about.synchronizationSource ?? 0,
@@ -54,12 +58,26 @@ class Tap {
     for (const frame of frames) this.#decode(frame);
   }
 
+  failed(error: unknown): void {
+    this.#dropDecoder();
+    if (this.#trials.failed(performance.now())) scope.postMessage({ tap: this.#id, message: String(error) });
+  }
+
   close(): void {
-    if (this.#decoder?.state === "configured") this.#decoder.close();
+    this.#dropDecoder();
     this.#port.close();
   }
 
+  #count(now: number): void {
+    this.#packets += 1;
+    if (now - this.#toldAt < SEEN_MS) return;
+    scope.postMessage({ tap: this.#id, packets: this.#packets });
+    this.#packets = 0;
+    this.#toldAt = now;
+  }
+
   #decode(frame: Frame): void {
+    if (!this.#trials.due(performance.now())) return;
     if (frame.data === null) return this.#give(frame, new Float32Array(frame.samples), new Float32Array(frame.samples));
     // Timestamps of their own, one behind the other: a decoder may take offence at a clock that jumps.
     const timestamp = Math.round((this.#decoded * 1e6) / RATE);
@@ -70,14 +88,15 @@ class Tap {
       this.#decoder ??= this.#newDecoder();
       this.#decoder.decode(new EncodedAudioChunk({ type: "key", timestamp, data: new Uint8Array(frame.data) }));
     } catch (error) {
-      this.#failed(error);
+      this.failed(error);
     }
   }
 
   #newDecoder(): AudioDecoder {
-    const decoder = new AudioDecoder({
+    const decoder: AudioDecoder = new AudioDecoder({
       output: (data) => this.#output(data),
-      error: (error) => this.#failed(error),
+      // One that was given up has nothing to say about the one after it.
+      error: (error) => (this.#decoder === decoder ? this.failed(error) : undefined),
     });
     decoder.configure({ codec: "opus", sampleRate: RATE, numberOfChannels: 2 });
     return decoder;
@@ -93,7 +112,7 @@ class Tap {
         data.copyTo(samples, { planeIndex: Math.min(plane, data.numberOfChannels - 1), format: "f32-planar" });
         return samples;
       };
-      this.#failures = 0;
+      this.#trials.succeeded();
       this.#give(found.frame, channel(0), channel(1));
     }
     data.close();
@@ -104,11 +123,10 @@ class Tap {
     this.#port.postMessage(sound, [left.buffer, right.buffer]);
   }
 
-  #failed(error: unknown): void {
+  #dropDecoder(): void {
+    if (this.#decoder?.state === "configured") this.#decoder.close();
     this.#decoder = null;
     this.#pending = [];
-    this.#failures += 1;
-    if (this.#failures >= FAILURES_MAX) scope.postMessage({ tap: this.#id, message: String(error) });
   }
 }
 
@@ -126,8 +144,14 @@ async function pass({ readable, writable, options }: Transformer): Promise<void>
   for (;;) {
     const { value, done } = await reader.read();
     if (done) break;
-    // Ours first: what is written is no longer ours to read.
-    taps.get(options.tap)?.take(value);
+    const tap = taps.get(options.tap);
+    try {
+      // Ours first: what is written is no longer ours to read.
+      tap?.take(value);
+    } catch (error) {
+      // The browser's way goes on, whatever becomes of ours.
+      tap?.failed(error);
+    }
     writer.write(value).catch(() => undefined);
   }
   taps.get(options.tap)?.close();
