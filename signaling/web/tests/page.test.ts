@@ -113,7 +113,8 @@ describe("low delay", () => {
     const own = { path: "own" as const, why: null, live: true };
     const browser = (why: "waiting" | "loss" | "broken", live = true) => ({ path: "browser" as const, why, live });
     assert.match(lowDelayWords(true, [own, browser("waiting")]), /little delay/);
-    assert.match(lowDelayWords(true, [browser("waiting")]), /waiting/);
+    assert.match(lowDelayWords(true, [browser("waiting")]), /starting/);
+    assert.match(lowDelayWords(true, []), /waiting for program sound/);
     assert.match(lowDelayWords(true, [browser("loss"), own]), /little delay/);
     assert.match(lowDelayWords(true, [browser("loss"), { ...own, live: false }]), /uneven/);
     assert.match(lowDelayWords(true, [browser("broken")]), /could not decode/);
