@@ -1,10 +1,14 @@
 //! `carillon doctor`: looks at this machine and says in words what would get in the way of a call, and what to do about
-//! it. It changes nothing.
+//! it. It changes nothing. A port that a running Carillon holds is no obstacle, and is told as what it is.
 
-use std::io::Write as _;
+mod holder;
+
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use holder::{Holder, Ours, Transport};
 
 /// A burst of a busy room is a few hundred datagrams of up to 1.5 kB.
 const SOCKET_BUFFER_BYTES_MIN: u64 = 2 * 1024 * 1024;
@@ -31,11 +35,13 @@ struct Finding {
     verdict: Verdict,
     about: &'static str,
     text: String,
+    /// Who has the port, where that is known.
+    holder: Option<Holder>,
 }
 
 impl Finding {
     fn new(verdict: Verdict, about: &'static str, text: impl Into<String>) -> Self {
-        Self { verdict, about, text: text.into() }
+        Self { verdict, about, text: text.into(), holder: None }
     }
 }
 
@@ -55,7 +61,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         bridge(std::env::current_exe().ok().map(|program| program.with_file_name("audio-bridge"))),
         browsers(),
     ];
-    let mut out = std::io::stdout().lock();
+    let mut out = io::stdout().lock();
     for finding in &findings {
         let sign = match finding.verdict {
             Verdict::Good => "good",
@@ -63,6 +69,10 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
             Verdict::Bad => "BAD ",
         };
         let _ = writeln!(out, "  {sign}  {:<16} {}", finding.about, finding.text);
+    }
+    let holders: Vec<&Holder> = findings.iter().filter_map(|finding| finding.holder.as_ref()).collect();
+    for words in running(&holders).into_iter().chain(hidden(&holders)) {
+        let _ = writeln!(out, "\n{words}");
     }
     let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
     let _ = match bad {
@@ -72,42 +82,101 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn media_port(port: u16) -> Finding {
-    let about = "media port";
-    match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)) {
-        Ok(_) => Finding::new(Verdict::Good, about, format!("UDP {port} is free")),
-        Err(error) => Finding::new(
-            Verdict::Mind,
-            about,
-            format!("UDP {port} cannot be used ({error}); carillon dev takes another, in production set sfu --port"),
-        ),
+/// What a person who finds Carillon running here may want to know.
+fn running(holders: &[&Holder]) -> Option<String> {
+    let mut processes = Vec::new();
+    for holder in holders {
+        let Holder::Carillon(Ours { name, pid, dev }) = holder else { continue };
+        let process = dev.map_or((*name, *pid), |dev| ("carillon dev", dev));
+        if !processes.contains(&process) {
+            processes.push(process);
+        }
     }
+    if processes.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = processes.iter().map(|(name, pid)| format!("{name} (pid {pid})")).collect();
+    let pids: Vec<String> = processes.iter().map(|(_, pid)| pid.to_string()).collect();
+    let end = match processes.as_slice() {
+        [("carillon dev", _)] => "Ctrl-C in its terminal",
+        _ => "systemctl stop what is a service, Ctrl-C in the terminal of a carillon dev",
+    };
+    Some(format!(
+        "Carillon runs on this machine already: {}. If that is the call you want, there is nothing to do.\n\
+         A carillon dev started beside it takes other ports by itself. To end what runs: {end}, or kill {}.",
+        names.join(", "),
+        pids.join(" ")
+    ))
+}
+
+/// What to do about ports of other users.
+fn hidden(holders: &[&Holder]) -> Option<String> {
+    let user = holders.iter().find_map(|holder| match holder {
+        Holder::Hidden { user } => Some(user),
+        Holder::Carillon(_) | Holder::Program { .. } | Holder::Unknown => None,
+    })?;
+    let program =
+        std::env::current_exe().ok().map_or_else(|| "carillon".to_owned(), |path| path.display().to_string());
+    Some(format!(
+        "Which process of user {user} holds a port, only root and that user may see: sudo {program} doctor\n\
+         If it is Carillon, there is nothing to do."
+    ))
+}
+
+fn media_port(port: u16) -> Finding {
+    let instead = "carillon dev takes another, in production set sfu --port";
+    port_finding("media port", Ipv4Addr::UNSPECIFIED, port, &[Transport::Udp], instead)
 }
 
 fn relay_port(port: u16) -> Finding {
-    let about = "relay port";
-    let everywhere = (Ipv4Addr::UNSPECIFIED, port);
-    match UdpSocket::bind(everywhere).and_then(|_| TcpListener::bind(everywhere)) {
-        Ok(_) => Finding::new(Verdict::Good, about, format!("UDP and TCP {port} are free")),
-        Err(error) => Finding::new(
-            Verdict::Mind,
-            about,
-            format!(
-                "UDP or TCP {port} cannot be used ({error}); carillon dev takes another, which firewalls let through less \
-                 often; in production set relay --port"
-            ),
-        ),
-    }
+    let instead =
+        "carillon dev takes another, which firewalls let through less often; in production set relay --port";
+    port_finding("relay port", Ipv4Addr::UNSPECIFIED, port, &[Transport::Udp, Transport::Tcp], instead)
 }
 
 fn tcp_port(about: &'static str, port: u16) -> Finding {
-    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-        Ok(_) => Finding::new(Verdict::Good, about, format!("TCP {port} is free")),
-        Err(error) => {
-            let text = format!("TCP {port} cannot be used ({error}); carillon dev takes another one");
-            Finding::new(Verdict::Mind, about, text)
-        }
+    port_finding(about, Ipv4Addr::LOCALHOST, port, &[Transport::Tcp], "carillon dev takes another one")
+}
+
+/// Whether a port can be had; if not, who has it, and what happens instead.
+fn port_finding(
+    about: &'static str,
+    address: Ipv4Addr,
+    port: u16,
+    transports: &[Transport],
+    instead: &str,
+) -> Finding {
+    let bind = |transport: Transport| match transport {
+        Transport::Udp => UdpSocket::bind((address, port)).map(drop),
+        Transport::Tcp => TcpListener::bind((address, port)).map(drop),
+    };
+    for transport in transports {
+        let Err(error) = bind(*transport) else { continue };
+        let name = transport.name();
+        let is_held = error.kind() == io::ErrorKind::AddrInUse;
+        let find = || holder::find(Path::new("/proc"), *transport, address, port);
+        let holder = if is_held { find() } else { Holder::Unknown };
+        return taken(about, &format!("{name} {port}"), holder, &error, instead);
     }
+    let names: Vec<&str> = transports.iter().map(|transport| transport.name()).collect();
+    let are = if names.len() > 1 { "are" } else { "is" };
+    Finding::new(Verdict::Good, about, format!("{} {port} {are} free", names.join(" and ")))
+}
+
+fn taken(about: &'static str, port: &str, holder: Holder, error: &io::Error, instead: &str) -> Finding {
+    let (verdict, text) = match &holder {
+        Holder::Carillon(ours) => {
+            let of = ours.dev.map_or_else(String::new, |dev| format!(", of carillon dev (pid {dev})"));
+            let text = format!("{port} is held by Carillon itself: {} (pid {}){of}", ours.name, ours.pid);
+            (Verdict::Good, text)
+        }
+        Holder::Program { name, pid } => (Verdict::Mind, format!("{port} is held by {name} (pid {pid}); {instead}")),
+        Holder::Hidden { user } => {
+            (Verdict::Mind, format!("{port} is held by a process of user {user}, see below; {instead}"))
+        }
+        Holder::Unknown => (Verdict::Mind, format!("{port} cannot be used ({error}); {instead}")),
+    };
+    Finding { holder: Some(holder), ..Finding::new(verdict, about, text) }
 }
 
 fn socket_buffer(about: &'static str, file: &str, key: &str) -> Finding {
@@ -185,12 +254,58 @@ fn browsers() -> Finding {
 mod tests {
     use super::*;
 
+    fn told(holder: Holder) -> Finding {
+        taken("page", "TCP 8080", holder, &io::Error::from_raw_os_error(98), "carillon dev takes another one")
+    }
+
+    fn ours(name: &'static str, pid: u32, dev: Option<u32>) -> Holder {
+        Holder::Carillon(Ours { name, pid, dev })
+    }
+
     #[test]
-    fn a_taken_port_is_noticed() {
+    fn a_port_that_carillon_holds_is_good_and_any_other_holder_is_to_be_minded() {
+        let finding = told(ours("signaling", 12, Some(7)));
+        assert_eq!(finding.verdict, Verdict::Good);
+        assert_eq!(finding.text, "TCP 8080 is held by Carillon itself: signaling (pid 12), of carillon dev (pid 7)");
+        for (holder, words) in [
+            (Holder::Program { name: "nginx".to_owned(), pid: 77 }, "is held by nginx (pid 77); "),
+            (Holder::Hidden { user: "ada".to_owned() }, "is held by a process of user ada, see below; "),
+            (Holder::Unknown, "cannot be used (Address"),
+        ] {
+            let finding = told(holder);
+            assert_eq!(finding.verdict, Verdict::Mind);
+            assert!(finding.text.contains(words), "{}", finding.text);
+            assert!(finding.text.ends_with("carillon dev takes another one"), "{}", finding.text);
+        }
+    }
+
+    #[test]
+    fn what_runs_is_named_once_with_the_way_to_end_it() {
+        assert_eq!(running(&[]), None);
+        assert_eq!(running(&[&Holder::Program { name: "nginx".to_owned(), pid: 77 }]), None);
+        let dev = running(&[&ours("sfu", 2, Some(1)), &ours("signaling", 3, Some(1))]).unwrap();
+        assert!(dev.contains("already: carillon dev (pid 1). "), "{dev}");
+        assert!(dev.ends_with("To end what runs: Ctrl-C in its terminal, or kill 1."), "{dev}");
+        let service = running(&[&ours("relay", 2, None), &ours("relay", 2, None), &ours("sfu", 3, None)]).unwrap();
+        assert!(service.contains("already: relay (pid 2), sfu (pid 3). "), "{service}");
+        assert!(service.contains("systemctl stop") && service.ends_with("kill 2 3."), "{service}");
+    }
+
+    #[test]
+    fn a_holder_that_may_not_be_seen_comes_with_the_command_that_shows_it() {
+        assert_eq!(hidden(&[&ours("sfu", 2, None), &Holder::Unknown]), None);
+        let words = hidden(&[&Holder::Unknown, &Holder::Hidden { user: "ada".to_owned() }]).unwrap();
+        assert!(words.contains("user ada") && words.contains("sudo /") && words.contains("doctor\n"), "{words}");
+    }
+
+    #[test]
+    fn a_taken_port_is_noticed_with_its_holder() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
         assert_eq!(tcp_port("page", port).verdict, Verdict::Mind);
         assert_eq!(relay_port(port).verdict, Verdict::Mind);
+        let this = format!("(pid {})", std::process::id());
+        assert!(tcp_port("page", port).text.contains(&this) && relay_port(port).text.contains(&this));
         drop(taken);
         // Anybody may take a port that has just become free; hardly one after the other.
         let free =

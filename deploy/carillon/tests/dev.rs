@@ -135,6 +135,20 @@ fn becomes_ready_tells_everything_and_stops_on_request() {
 }
 
 #[test]
+fn the_doctor_says_that_it_is_carillon_who_holds_a_port() {
+    let mut dev = Dev::start(&[]);
+    let report = dev.ready(|_| true);
+    let port = report["media"]["first_port"].to_string();
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_carillon"));
+    let output = doctor.args(["doctor", "--media-port", &port]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let [sfu, carillon] = ["sfu", "carillon"].map(|name| report["processes"][name].to_string());
+    let words = format!("UDP {port} is held by Carillon itself: sfu (pid {sfu}), of carillon dev (pid {carillon})");
+    assert!(said.contains(&words), "{said}");
+    assert!(said.contains(&format!("runs on this machine already: carillon dev (pid {carillon})")), "{said}");
+}
+
+#[test]
 fn a_killed_process_is_reported_and_started_again() {
     let mut dev = Dev::start(&[]);
     let before = dev.ready(|_| true);
