@@ -34,6 +34,13 @@ impl Backoff {
         Self::new(Duration::from_millis(50), Duration::from_secs(2))
     }
 
+    /// A server that ended what it had taken: soon back after its restart, and no fight about a place with whoever has it
+    /// now.
+    #[must_use]
+    pub const fn closed() -> Self {
+        Self::new(Duration::from_millis(250), Duration::from_secs(30))
+    }
+
     /// The next wait; `random` is within 0..1 and moves it between half and the whole.
     pub fn next(&mut self, random: f64) -> Duration {
         let wait = self.next;

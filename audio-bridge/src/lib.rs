@@ -17,6 +17,7 @@ pub mod change;
 pub mod codec;
 pub mod config;
 pub mod devices;
+mod follow;
 pub mod framing;
 pub mod ice;
 pub mod intake;

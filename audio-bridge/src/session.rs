@@ -13,14 +13,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::backoff::Backoff;
 use crate::config::TokenSource;
+use crate::follow::{Ending, follow};
 use crate::metrics::Metrics;
 use crate::playout::Playout;
 use crate::speakers::Speakers;
 use crate::status::{MediaState, Status};
-use crate::webrtc::{Peer, PeerError, PeerState};
+use crate::webrtc::{Peer, PeerError};
 
-/// ICE and DTLS take a few round trips; longer means that they never will.
-const MEDIA_UP_MAX: Duration = Duration::from_secs(10);
 /// Somebody sent us away, or took our place: come back, but do not fight.
 const SENT_AWAY: Duration = Duration::from_secs(30);
 /// What a server may ask us to wait.
@@ -68,7 +67,7 @@ pub struct Session {
     metrics: Arc<Metrics>,
     outlet: watch::Sender<Option<Arc<Peer>>>,
     /// Ends when the media connection does.
-    follower: Option<JoinHandle<bool>>,
+    follower: Option<JoinHandle<Ending>>,
     resume: Option<Resume>,
     backoff: Backoff,
     media_backoff: Backoff,
@@ -164,11 +163,12 @@ impl Session {
                     }
                     None => return Err(SessionError::Closed(client.closed().await)),
                 },
-                was_up = ended(&mut self.follower) => {
-                    if was_up {
+                ending = ended(&mut self.follower) => {
+                    if ending.was_good() {
                         self.media_backoff.reset();
                     }
                     self.drop_peer().await;
+                    self.status.media_failed(&ending.error);
                     self.wait_for_media_retry(None, &mut messages, &client).await?;
                     self.connect_media(&mut messages, &client).await?;
                 }
@@ -194,7 +194,8 @@ impl Session {
             grace: Duration::from_millis(u64::from(welcome.limits.resume_grace_ms)),
             lost: None,
         });
-        let stands = welcome.resumed && self.outlet.borrow().as_ref().is_some_and(|peer| !is_lost(peer));
+        let stands =
+            welcome.resumed && self.outlet.borrow().as_ref().is_some_and(|peer| !peer.state().borrow().is_over());
         if !stands {
             self.drop_peer().await;
         }
@@ -301,7 +302,13 @@ impl Session {
         match timeout(wait.max(asked), messages.recv()).await {
             Err(_) => Ok(()),
             Ok(None) => Err(SessionError::Closed(client.closed().await)),
-            Ok(Some(message)) => self.handle(message).await.map(drop),
+            Ok(Some(message)) => {
+                // A node that ends our connection as it goes is moved away from just the same.
+                if let Some(wait) = self.handle(message).await? {
+                    sleep(wait).await;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -341,41 +348,10 @@ pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     drop(shutdown.wait_for(|stop| *stop).await);
 }
 
-fn is_lost(peer: &Peer) -> bool {
-    *peer.state().borrow() == PeerState::Lost
-}
-
-/// Reports the state of a media connection until it is lost, or does not come up in time. Says whether it was up.
-pub(crate) async fn follow(peer: Arc<Peer>, status: Arc<Status>, metrics: Arc<Metrics>) -> bool {
-    let mut state = peer.state();
-    let mut was_up = false;
-    loop {
-        let current = *state.borrow_and_update();
-        match current {
-            PeerState::Lost => return was_up,
-            PeerState::Connected => {
-                was_up = true;
-                metrics.media_connections.inc();
-                status.media(MediaState::Connected);
-                if state.changed().await.is_err() {
-                    return was_up;
-                }
-            }
-            PeerState::Connecting => {
-                status.media(MediaState::Connecting);
-                match timeout(MEDIA_UP_MAX, state.changed()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) | Err(_) => return was_up,
-                }
-            }
-        }
-    }
-}
-
 /// Waits for the end of a follower; for ever when there is none.
-async fn ended(follower: &mut Option<JoinHandle<bool>>) -> bool {
+async fn ended(follower: &mut Option<JoinHandle<Ending>>) -> Ending {
     match follower {
-        Some(follower) => follower.await.unwrap_or(false),
+        Some(follower) => follower.await.unwrap_or(Ending::LOST),
         None => std::future::pending().await,
     }
 }

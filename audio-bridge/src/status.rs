@@ -61,6 +61,9 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signaling_error: Option<String>,
     pub media: MediaState,
+    /// Why the last media connection ended, until there is one again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub media_error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub room: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,6 +92,7 @@ impl Status {
             signaling: SignalingState::Connecting,
             signaling_error: None,
             media: MediaState::Disconnected,
+            media_error: None,
             room: None,
             peer: None,
             voices: 0,
@@ -180,13 +184,34 @@ impl Status {
         let mut report = self.lock();
         if state == MediaState::Connected {
             report.signaling_error = None;
+            report.media_error = None;
         }
         if report.media != state {
             report.media = state;
             tracing::info!(?state, "Media connection changed");
         }
+        let error = report.media_error.clone();
         drop(report);
-        self.ready("media", state == MediaState::Connected, || format!("{state:?}"));
+        self.ready("media", state == MediaState::Connected, || error.unwrap_or_else(|| format!("{state:?}")));
+    }
+
+    /// The media connection ended, and the next one will be tried.
+    pub fn media_failed(&self, failure: &(dyn std::error::Error + 'static)) {
+        let reason = in_full(failure);
+        let mut report = self.lock();
+        report.media = MediaState::Disconnected;
+        if report.media_error.as_ref() != Some(&reason) {
+            tracing::warn!(reason, "Media connection failed; trying again until it works");
+            report.media_error = Some(reason.clone());
+        }
+        drop(report);
+        self.ready("media", false, || reason);
+    }
+
+    /// Likewise, and with it went the session at the WHIP server.
+    pub fn publication_failed(&self, failure: &(dyn std::error::Error + 'static)) {
+        self.lock().signaling = SignalingState::Connecting;
+        self.media_failed(failure);
     }
 
     pub fn voices(&self, voices: usize) {
@@ -249,6 +274,22 @@ mod tests {
         assert_eq!(status.report().playback_error.as_deref(), Some("no such daemon"));
         status.device(StreamSide::Playback, DeviceState::Connected);
         assert_eq!(status.report().playback_error, None);
+    }
+
+    #[test]
+    fn the_end_of_a_media_connection_is_told_until_there_is_one_again() {
+        let status = Status::new("desktop.monitor".to_owned(), "mic_in".to_owned());
+        status.media(MediaState::Connected);
+        status.media_failed(&std::io::Error::other("the other side ended it"));
+        status.media(MediaState::Connecting);
+        let report = status.report();
+        assert_eq!(
+            (report.media, report.media_error.as_deref()),
+            (MediaState::Connecting, Some("the other side ended it"))
+        );
+        assert!(!status.readiness().is_ready());
+        status.media(MediaState::Connected);
+        assert_eq!(status.report().media_error, None);
     }
 
     #[test]

@@ -5,11 +5,12 @@
 //! a node on the same machine is reached as well. Of the relays that signalling names, those over UDP are used: the library
 //! has no TURN over TCP or TLS.
 
+mod closing;
 mod reports;
 
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::webrtc::error::Error as WebRtcError;
@@ -37,6 +38,7 @@ use crate::offer;
 use crate::pcm::SAMPLE_RATE;
 use crate::playout::{Playout, SlotPacket};
 use crate::red::{self, Unwrapped};
+use closing::Closing;
 use reports::{Loss, Reports};
 
 /// The payload type of Chromium's offers, so that captures look familiar.
@@ -71,6 +73,26 @@ pub enum PeerState {
     Connected,
     /// Will not come back: a new peer is needed.
     Lost,
+    /// Likewise, and it was the other side that ended it.
+    Closed,
+}
+
+impl PeerState {
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Lost | Self::Closed)
+    }
+
+    /// Makes it the state, unless that is a last one.
+    fn tell(self, state: &watch::Sender<Self>) {
+        state.send_if_modified(|current| {
+            let changed = !current.is_over() && *current != self;
+            if changed {
+                *current = self;
+            }
+            changed
+        });
+    }
 }
 
 /// One media connection and its offer.
@@ -79,6 +101,8 @@ pub struct Peer {
     program: Arc<TrackLocalStaticRTP>,
     ssrc: u32,
     state: watch::Receiver<PeerState>,
+    state_writer: watch::Sender<PeerState>,
+    closing: OnceLock<Closing>,
     takes_red: AtomicBool,
     loss: Loss,
 }
@@ -117,12 +141,13 @@ impl Peer {
         let (state_writer, state) = watch::channel(PeerState::Connecting);
         let (gathered_writer, mut gathered) = watch::channel(false);
         let slots = if voices.is_some() { SPEECH_SLOTS } else { 0 };
-        let handler = Handler { state: state_writer, gathered: gathered_writer, voices };
+        let handler = Handler { state: state_writer.clone(), gathered: gathered_writer, voices };
         let loss = Loss::default();
         let connection = connect(ice_servers, Reports::new(ssrc, loss.clone()), handler).await?;
         let program = program_track(ssrc);
         add_media(connection.as_ref(), &program, slots).await?;
-        let peer = Self { connection, program, ssrc, state, takes_red: AtomicBool::new(false), loss };
+        let (closing, takes_red) = (OnceLock::new(), AtomicBool::new(false));
+        let peer = Self { connection, program, ssrc, state, state_writer, closing, takes_red, loss };
 
         let offer = peer.connection.create_offer(None).await.map_err(refused("create an offer"))?;
         peer.connection.set_local_description(offer).await.map_err(refused("use its own offer"))?;
@@ -137,7 +162,13 @@ impl Peer {
     pub async fn answer(&self, sdp: String) -> Result<(), PeerError> {
         self.takes_red.store(offer::has_red(&sdp, RED_PAYLOAD_TYPE), Ordering::Relaxed);
         let answer = RTCSessionDescription::answer(sdp).map_err(refused("read the answer"))?;
-        self.connection.set_remote_description(answer).await.map_err(refused("use the answer"))
+        self.connection.set_remote_description(answer).await.map_err(refused("use the answer"))?;
+        let closing = Closing::watch(self.connection.as_ref(), self.state_writer.clone()).await;
+        if let Some(closing) = closing.map_err(refused("show its DTLS transport"))? {
+            // A second answer is one for the same transport.
+            let _ = self.closing.set(closing);
+        }
+        Ok(())
     }
 
     #[must_use]
@@ -172,6 +203,9 @@ impl Peer {
     }
 
     pub async fn close(&self) {
+        if let Some(closing) = self.closing.get() {
+            closing.stop();
+        }
         if let Err(error) = self.connection.close().await {
             tracing::debug!(%error, "Media connection did not close cleanly");
         }
@@ -328,13 +362,7 @@ impl PeerConnectionEventHandler for Handler {
             | RTCPeerConnectionState::Unspecified
             | _ => PeerState::Connecting,
         };
-        self.state.send_if_modified(|current| {
-            let changed = *current != PeerState::Lost && *current != state;
-            if changed {
-                *current = state;
-            }
-            changed
-        });
+        state.tell(&self.state);
     }
 
     async fn on_track(&self, track: Arc<dyn TrackRemote>) {

@@ -18,9 +18,10 @@ use url::Url;
 
 use crate::backoff::Backoff;
 use crate::config::TokenSource;
+use crate::follow::{MediaError, follow};
 use crate::metrics::Metrics;
 use crate::offer;
-use crate::session::{Outlet, follow, stopped};
+use crate::session::{Outlet, stopped};
 use crate::status::{MediaState, Status};
 use crate::webrtc::{Peer, PeerError};
 use http::HttpError;
@@ -61,12 +62,8 @@ pub enum WhipError {
     Peer(#[from] PeerError),
     #[error("token")]
     Token(#[from] admin::SecretError),
-    #[error("media connection was lost")]
-    MediaLost,
-    #[error(
-        "media connection did not come up: UDP may be blocked, or the server cannot be reached at its candidates"
-    )]
-    MediaNeverUp,
+    #[error(transparent)]
+    Media(#[from] MediaError),
 }
 
 /// Publishes for ever.
@@ -81,15 +78,17 @@ pub struct Publication {
     /// As the endpoint named them last.
     ice_servers: Vec<IceServer>,
     backoff: Backoff,
+    /// After the server's own end of a media connection.
+    closed_backoff: Backoff,
 }
 
 impl Publication {
     #[must_use]
     pub fn new(settings: WhipSettings, status: Arc<Status>, metrics: Arc<Metrics>) -> (Self, Outlet) {
         let (outlet, receiver) = watch::channel(None);
-        let backoff = Backoff::signaling();
+        let (backoff, closed_backoff) = (Backoff::signaling(), Backoff::closed());
         let (session, ice_servers) = (None, Vec::new());
-        (Self { settings, status, metrics, outlet, session, ice_servers, backoff }, receiver)
+        (Self { settings, status, metrics, outlet, session, ice_servers, backoff, closed_backoff }, receiver)
     }
 
     /// Publishes until `shutdown` says so, then ends the session.
@@ -100,7 +99,11 @@ impl Publication {
                 () = stopped(&mut shutdown) => break,
             };
             self.metrics.signaling_reconnects.inc();
-            self.status.signaling_failed(&failure);
+            if let WhipError::Media(error) = &failure {
+                self.status.publication_failed(error);
+            } else {
+                self.status.signaling_failed(&failure);
+            }
             let _ = timeout(GOODBYE, self.end()).await;
             let wait = self.after(&failure);
             tokio::select! {
@@ -116,12 +119,12 @@ impl Publication {
     async fn publish(&mut self) -> WhipError {
         match self.offer().await {
             Ok(peer) => {
-                let was_up = follow(peer, Arc::clone(&self.status), Arc::clone(&self.metrics)).await;
-                if !was_up {
-                    return WhipError::MediaNeverUp;
+                let ending = follow(peer, Arc::clone(&self.status), Arc::clone(&self.metrics)).await;
+                if ending.was_good() {
+                    self.backoff.reset();
+                    self.closed_backoff.reset();
                 }
-                self.backoff.reset();
-                WhipError::MediaLost
+                ending.error.into()
             }
             Err(error) => error,
         }
@@ -192,6 +195,9 @@ impl Publication {
     }
 
     fn after(&mut self, failure: &WhipError) -> Duration {
+        if matches!(failure, WhipError::Media(MediaError::Closed)) {
+            return self.closed_backoff.next(rand::random());
+        }
         let wait = self.backoff.next(rand::random());
         let (WhipError::Refused(refusal) | WhipError::Withheld(refusal)) = failure else { return wait };
         let lasting = if refusal.is_lasting() { LASTING } else { Duration::ZERO };
@@ -278,6 +284,15 @@ mod tests {
             let (.., outcome) = sent_on(status).await;
             assert!(matches!(outcome, WhipError::Refused(_)), "{status}: {outcome:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_each_connection_at_once_is_left_alone_for_longer_and_longer() {
+        let mut publication = publication(Url::parse("http://sound.example/whip").expect("a URL"));
+        let waits: Vec<Duration> = (0..10).map(|_| publication.after(&MediaError::Closed.into())).collect();
+        assert!(waits[0] <= Duration::from_millis(250), "{waits:?}");
+        assert!(waits[9] >= Duration::from_secs(15), "{waits:?}");
+        assert!(publication.after(&MediaError::Lost.into()) <= Duration::from_millis(50));
     }
 
     #[tokio::test]

@@ -244,6 +244,26 @@ async fn a_voice_in_a_slot_is_played() {
     assert!((best - 8000.0).abs() < 800.0, "amplitude {best:.0}");
 }
 
+/// A machine that stalls for the six seconds of ICE may take one end for the other; hardly three times.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_dtls_is_told_as_what_it_is_and_before_ice_misses_anything() {
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let mut node = Node::new(vec![SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm]).await;
+        let (peer, _) = call(&mut node).await;
+        assert!(connected(&peer).await);
+        first_packet(&peer, &mut node).await;
+        node.connection.close().await.expect("closes");
+        let mut state = peer.state();
+        let over = state.wait_for(|state| state.is_over());
+        seen.push(*timeout(PATIENCE, over).await.expect("in time").expect("told"));
+        if seen.ends_with(&[PeerState::Closed]) {
+            return;
+        }
+    }
+    panic!("{seen:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_aes_gcm_is_not_talked_to() {
     let mut node = Node::new(vec![SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80]).await;

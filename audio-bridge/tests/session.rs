@@ -8,8 +8,11 @@ use audio_bridge::metrics::Metrics;
 use audio_bridge::playout::Playout;
 use audio_bridge::session::{Session, SessionSettings};
 use audio_bridge::speakers::{Gains, MaySpeak, Speakers};
-use audio_bridge::status::{SignalingState, Status};
+use audio_bridge::status::{MediaState, SignalingState, Status};
 use futures_util::{SinkExt, StreamExt};
+use rtc::ice::mdns::MulticastDnsMode;
+use rtc::peer_connection::configuration::media_engine::MIME_TYPE_OPUS;
+use rtc::rtp_transceiver::rtp_sender::{RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
 use serde_json::{Value, json};
 use signaling_protocol::client::Trust;
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +21,10 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use webrtc::peer_connection::{
+    MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceGatheringState,
+    RTCPeerConnectionState, RTCSessionDescription, SettingEngineBuilder, SrtpProtectionProfile,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -144,6 +151,94 @@ async fn a_lost_socket_is_resumed_and_a_refused_resume_joins_anew() {
     let hello = socket.welcome("second resume").await;
     assert_eq!((&hello["token"], hello.get("resume")), (&json!("the token"), None));
     socket.expect("offer").await;
+}
+
+/// Plays the node as far as ICE and DTLS go.
+struct Node {
+    connection: Arc<dyn PeerConnection>,
+    up: watch::Receiver<bool>,
+}
+
+struct Handler {
+    gathered: watch::Sender<bool>,
+    up: watch::Sender<bool>,
+}
+
+#[async_trait::async_trait]
+impl PeerConnectionEventHandler for Handler {
+    async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
+        self.gathered.send_replace(state == RTCIceGatheringState::Complete);
+    }
+
+    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
+        self.up.send_replace(state == RTCPeerConnectionState::Connected);
+    }
+}
+
+impl Node {
+    async fn answer(offer: &Value) -> (Self, String) {
+        let codec = RTCRtpCodec {
+            mime_type: MIME_TYPE_OPUS.to_owned(),
+            clock_rate: 48_000,
+            channels: 2,
+            ..RTCRtpCodec::default()
+        };
+        let mut media_engine = MediaEngine::default();
+        let codec = RTCRtpCodecParameters { rtp_codec: codec, payload_type: 111 };
+        media_engine.register_codec(codec, RtpCodecKind::Audio).expect("codec");
+        let settings = SettingEngineBuilder::new()
+            .with_srtp_protection_profiles(vec![SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm])
+            .with_multicast_dns_mode(MulticastDnsMode::Disabled)
+            .build();
+        let (gathered_writer, mut gathered) = watch::channel(false);
+        let (up_writer, up) = watch::channel(false);
+        let connection = PeerConnectionBuilder::new()
+            .with_media_engine(media_engine)
+            .with_setting_engine(settings)
+            .with_handler(Arc::new(Handler { gathered: gathered_writer, up: up_writer }))
+            .with_udp_addrs(vec!["127.0.0.1:0"])
+            .build()
+            .await
+            .expect("connection");
+        let offer = RTCSessionDescription::offer(offer["sdp"].as_str().expect("text").to_owned()).expect("an offer");
+        connection.set_remote_description(offer).await.expect("takes the offer");
+        let answer = connection.create_answer(None).await.expect("answers");
+        connection.set_local_description(answer).await.expect("uses its answer");
+        timeout(PATIENCE, gathered.wait_for(|done| *done)).await.expect("in time").expect("gathers");
+        let sdp = connection.local_description().await.expect("described").sdp;
+        (Self { connection: Arc::new(connection), up }, sdp)
+    }
+}
+
+/// A machine that stalls for the six seconds of ICE may take one end for the other; hardly three times.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_the_node_ends_is_offered_anew_with_its_reason_in_the_status() {
+    let server = Server::start().await;
+    let mut socket = server.accept().await;
+    socket.welcome("r1").await;
+    let mut offer = socket.expect("offer").await;
+    let mut reasons = Vec::new();
+    for _ in 0..3 {
+        let (mut node, sdp) = Node::answer(&offer).await;
+        socket.send(json!({"type": "answer", "re": offer["id"], "sdp": sdp})).await;
+        let up = async {
+            while server.status.report().media != MediaState::Connected {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, up).await.expect("in time");
+        // Without keys of its own it has nothing to end.
+        timeout(PATIENCE, node.up.wait_for(|up| *up)).await.expect("in time").expect("follows");
+        node.connection.close().await.expect("closes");
+        offer = socket.expect("offer").await;
+        let report = server.status.report();
+        assert_eq!(report.signaling, SignalingState::Joined);
+        reasons.extend(report.media_error);
+        if reasons.last().is_some_and(|reason| reason == "the server ended the media connection") {
+            return;
+        }
+    }
+    panic!("{reasons:?}");
 }
 
 #[tokio::test]

@@ -78,6 +78,7 @@ describe('whip', () => {
     const heard = whip.events('heard').length;
     whip.child.process.stdin.write('forget\n');
     await eventually('the server forgets', () => whip.events('forgotten').length);
+    await publisher.says(/the server ended the media connection/);
     await eventually('it is offered again and heard', () => whip.events('offer').length >= 2 && whip.events('heard').length > heard + 2);
     await publisher.stop(10_000);
     await eventually('the session is ended', () => whip.events('deleted').at(-1)?.path === `/session/${whip.events('offer').length}`);
