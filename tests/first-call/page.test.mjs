@@ -1,4 +1,4 @@
-// How the page looks and what it says, at the width of a desk and of a telephone. The pictures are in
+// How the page looks and what it says, at the widths of a desk, of a tablet and of telephones. The pictures are in
 // tests/out/first-call for a person to look at.
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
@@ -7,7 +7,7 @@ import { after, before, describe, it } from 'node:test';
 import { Aiortc } from './harness/aiortc.mjs';
 import { Browser } from './harness/browser.mjs';
 import { OUT, eventually, pause } from './harness/processes.mjs';
-import { layoutProblems, programs, roster, shows, state } from './harness/product-page.mjs';
+import { coveredByNotice, layoutProblems, lines, programs, roster, shows, state } from './harness/product-page.mjs';
 import { Pulse } from './harness/pulse.mjs';
 import { Stack } from './harness/stack.mjs';
 
@@ -17,7 +17,7 @@ const CHIARA_HZ = 500;
 const DESKTOP_HZ = 900;
 /// The listener's browser has a microphone too; it is never asked for it.
 const SILENT_HZ = 1511;
-const WIDTHS = [1280, 360];
+const WIDTHS = [1280, 768, 360, 320];
 /// The longest transition of the page's style.
 const TRANSITION_MS = 400;
 
@@ -77,9 +77,25 @@ describe('page', () => {
     await eventually('the roster is complete', async () => (await roster(tabs.ada)).length === 3);
     await eventually('the program sound plays', async () => (await programs(tabs.ada)).join() === 'playing');
     await picture(tabs.ada, 'in-call', ['#state', '#roster', '#programs', '#mute', '#settings', '#leave']);
+    // Words that take a second line when they change would move the cards below.
+    await tabs.ada.page.setViewport({ width: 360, height: 780 });
+    assert.equal(await lines(tabs.ada, '#low-delay-words'), 1);
     await tabs.ada.page.click('#settings');
     await picture(tabs.ada, 'sound-settings', ['#settings-panel', '#mute', '#settings', '#leave']);
     await tabs.ada.page.click('#settings');
+  });
+
+  it('a passing notice covers nobody', async () => {
+    const problems = [];
+    for (const width of WIDTHS) {
+      // Flat, so that there is more of the page than of the window.
+      await tabs.ada.page.setViewport({ width, height: 520 });
+      await pause(TRANSITION_MS);
+      for (const text of ['Bo joined', 'Wilhelmina von Hohenstein-Oberkirch joined']) {
+        problems.push(...(await coveredByNotice(tabs.ada, text)).map((problem) => `${width} px: ${problem}`));
+      }
+    }
+    assert.deepEqual(problems, []);
   });
 
   it('where the browser refuses autoplay it asks for a tap, and after the tap there is sound', async () => {

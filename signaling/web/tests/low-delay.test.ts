@@ -5,6 +5,7 @@ import type { Frame } from "../src/client/low-delay/intake.ts";
 import { Judge } from "../src/client/low-delay/judge.ts";
 import { samplesOf, unwrapRed } from "../src/client/low-delay/opus.ts";
 import { Trials } from "../src/client/low-delay/trials.ts";
+import { Underruns } from "../src/client/low-delay/underruns.ts";
 import { randomNumbers } from "./random.ts";
 
 /** CELT, 10 ms, stereo, one frame. */
@@ -113,7 +114,7 @@ describe("intake", () => {
 });
 
 describe("judge", () => {
-  const good = { received: 12_000, concealed: 0, held: 15, packets: 25 };
+  const good = { received: 12_000, concealed: 0, underrun: 0, held: 15, packets: 25 };
   const own = () => {
     const judge = new Judge();
     for (let now = -900; now < 0; now += 100) assert.equal(judge.account(good, now).by, "browser");
@@ -155,10 +156,36 @@ describe("judge", () => {
     for (let now = 500; now < 20_000; now += 250) assert.equal(judge.account(good, now).by, "own");
   });
 
+  it("silence that the output put in counts as much as sound that did not come, and is named for what it is", () => {
+    const stumbling = { ...good, underrun: 500 };
+    const judge = own();
+    let now = 250;
+    while (judge.account(stumbling, now).by === "own") now += 250;
+    assert.deepEqual(judge.path, { by: "browser", why: "output" });
+    assert.ok(now < 5_000, `after ${now} ms`);
+    const both = own();
+    for (let at = 250; at < 5_000; at += 250) both.account({ ...good, concealed: 300, underrun: 200 }, at);
+    assert.deepEqual(both.path, { by: "browser", why: "loss" });
+    // After its rest it waits for an output that does not stumble; a little of it, which both ways have, is no reason.
+    while (now < 40_000) assert.equal(judge.account(stumbling, (now += 250)).by, "browser");
+    while (judge.account({ ...good, underrun: 128 }, now).by === "browser") now += 250;
+    assert.ok(now < 46_000, `came again at ${now}`);
+    for (let at = now + 250; at < now + 60_000; at += 250) assert.equal(judge.account({ ...good, underrun: 128 }, at).by, "own");
+  });
+
+  it("one stall of the output is no reason", () => {
+    const judge = own();
+    assert.equal(judge.account({ ...good, underrun: 7_000 }, 250).by, "own");
+    for (let now = 500; now < 20_000; now += 250) assert.equal(judge.account(good, now).by, "own");
+  });
+
   it("goes back when the delay is not low any more, and at once when it is broken or says nothing", () => {
     const slow = own();
     for (let now = 100; now < 2_000; now += 100) assert.equal(slow.account({ ...good, held: 200 }, now).by, "own");
     assert.deepEqual(slow.account({ ...good, held: 200 }, 2_000), { by: "browser", why: "delay" });
+    const standing = own();
+    for (let now = 100; now <= 2_000; now += 100) standing.account({ ...good, held: 200, underrun: now === 500 ? 5_000 : 0 }, now);
+    assert.deepEqual(standing.path, { by: "browser", why: "output" });
     const broken = own();
     assert.deepEqual(broken.broken(250), { by: "browser", why: "broken" });
     assert.equal(broken.account(good, 500).by, "browser");
@@ -183,7 +210,7 @@ describe("judge", () => {
   });
 
   it("packets and no sound for two seconds is broken, no packets is a pause", () => {
-    const nothing = { received: 0, concealed: 0, held: 15, packets: 0 };
+    const nothing = { received: 0, concealed: 0, underrun: 0, held: 15, packets: 0 };
     const dead = own();
     // The worker tells twice a second.
     const packets = (now: number) => (now % 500 === 0 ? 50 : 0);
@@ -191,6 +218,48 @@ describe("judge", () => {
     assert.deepEqual(dead.account({ ...nothing, packets: packets(2_000) }, 2_000), { by: "browser", why: "broken" });
     const quiet = own();
     for (let now = 100; now < 20_000; now += 100) assert.equal(quiet.account({ ...nothing, packets: now === 100 ? 50 : 0 }, now).by, "own");
+  });
+});
+
+describe("underruns of the output", () => {
+  const REPORT_MS = 100;
+  const RATE = 48_000;
+  /** Milliseconds of silence that are found, of an output whose clock is faster by `ppm` and that stood still for `still` at a time. */
+  const found = ({ seconds = 60, ppm = 0, still = () => 0, late = () => 0 }: { seconds?: number; ppm?: number; still?: (n: number) => number; late?: (n: number) => number }) => {
+    const underruns = new Underruns();
+    const random = randomNumbers(5);
+    let stood = 0;
+    for (let n = 0; n * REPORT_MS < seconds * 1_000; n += 1) {
+      const now = n * REPORT_MS;
+      stood += still(n);
+      // Read to a millisecond.
+      underruns.lead(-1e12 + Math.floor((now * ppm) / 1e6 - stood - late(n) - random()), now);
+    }
+    return (underruns.samples / RATE) * 1_000;
+  };
+
+  it("are found for as long as they were, once each", () => {
+    const total = found({ still: (n) => (n % 100 === 50 ? 40 : 0) });
+    assert.ok(Math.abs(total - 240) <= 12, `${total} ms`);
+    assert.ok(Math.abs(found({ still: (n) => (n === 300 ? 700 : 0) }) - 700) <= 2);
+  });
+
+  it("are none where the clocks differ, the thread is late within what the output holds, or the first look is a late one", () => {
+    for (const ppm of [-500, 0, 500]) assert.equal(found({ ppm }), 0);
+    const random = randomNumbers(9);
+    assert.equal(found({ late: (n) => (n % 10 === 0 ? 0 : 30 * random()) }), 0);
+    // For a whole second once.
+    assert.equal(found({ late: (n) => (n >= 100 && n < 110 ? 25 : 0) }), 0);
+    assert.equal(found({ late: (n) => (n < 5 ? 500 : 0) }), 0);
+  });
+
+  it("are none when the machine slept, or when the output is another one", () => {
+    assert.equal(found({ still: (n) => (n === 300 ? 3_600_000 : 0) }), 0);
+    const underruns = new Underruns();
+    for (let now = 0; now < 5_000; now += REPORT_MS) underruns.lead(1_000, now);
+    underruns.restarted();
+    for (let now = 5_000; now < 10_000; now += REPORT_MS) underruns.lead(0, now);
+    assert.equal(underruns.samples, 0);
   });
 });
 

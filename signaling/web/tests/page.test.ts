@@ -111,12 +111,13 @@ describe("words", () => {
 describe("low delay", () => {
   it("says which way is taken, whatever the slots that nobody uses do", () => {
     const own = { path: "own" as const, why: null, live: true };
-    const browser = (why: "waiting" | "loss" | "broken", live = true) => ({ path: "browser" as const, why, live });
+    const browser = (why: "waiting" | "loss" | "output" | "broken", live = true) => ({ path: "browser" as const, why, live });
     assert.match(lowDelayWords(true, [own, browser("waiting")]), /little delay/);
     assert.match(lowDelayWords(true, [browser("waiting")]), /starting/);
     assert.match(lowDelayWords(true, []), /waiting for program sound/);
     assert.match(lowDelayWords(true, [browser("loss"), own]), /little delay/);
     assert.match(lowDelayWords(true, [browser("loss"), { ...own, live: false }]), /uneven/);
+    assert.match(lowDelayWords(true, [browser("output")]), /too busy/);
     assert.match(lowDelayWords(true, [browser("broken")]), /could not decode/);
     for (const why of ["loss", "broken"] as const) assert.match(lowDelayWords(true, [browser(why, false)]), /waiting/);
     assert.doesNotMatch(lowDelayWords(false, []), /On/);

@@ -41,6 +41,43 @@ export function shows(tab, selector) {
   }, selector));
 }
 
+/// How many lines the words of an element take.
+export function lines(tab, selector) {
+  return tab.look((query) => {
+    const range = document.createRange();
+    range.selectNodeContents(document.querySelector(query));
+    return new Set([...range.getClientRects()].map(({ top }) => Math.round(top))).size;
+  }, selector);
+}
+
+/// What a passing notice hides at either end of the page: a card on which it lies, above the dock, or the last card under a dock
+/// that has grown by it. Looks in the moment in which the page shows it.
+export function coveredByNotice(tab, text) {
+  return tab.look((words) => {
+    const [notice, dock] = [document.querySelector('#notice-line'), document.querySelector('.dock')];
+    const show = (what) => window.__carillon.client.emit('problem', what);
+    const problems = [];
+    for (const end of ['top', 'bottom']) {
+      show('');
+      window.scrollTo(0, end === 'top' ? 0 : document.scrollingElement.scrollHeight);
+      show(words);
+      const [box, floor] = [notice.getBoundingClientRect(), dock.getBoundingClientRect().top];
+      if (notice.innerText !== words || box.height < 10) problems.push(`${end}: no notice`);
+      if (box.left < 0 || box.right > window.innerWidth || box.bottom > window.innerHeight) problems.push(`${end}: the notice leaves the window`);
+      for (const card of document.querySelectorAll('.person, .program, .switch, .banner, .dock button')) {
+        if (!card.checkVisibility()) continue;
+        const { left, right, top, bottom } = card.getBoundingClientRect();
+        const seen = card.closest('.dock') ? bottom : Math.min(bottom, floor);
+        if (left < box.right && right > box.left && top < box.bottom && seen > box.top && seen > top) problems.push(`${end}: the notice covers ${card.className} ${card.innerText}`);
+        if (end === 'bottom' && !card.closest('.dock') && bottom > floor) problems.push(`${end}: the dock covers ${card.className} ${card.innerText}`);
+      }
+    }
+    show('');
+    window.scrollTo(0, 0);
+    return problems;
+  }, text);
+}
+
 /// What is wrong with the layout at the present width: a page wider than the window, a control outside of it, a label
 /// that does not fit into its button. Empty when all is well.
 export function layoutProblems(tab, selectors) {

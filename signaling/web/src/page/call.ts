@@ -36,6 +36,7 @@ export class CallView {
     this.#programs = new Programs(client);
     this.#dock = new Dock(client, deviceId, (text) => this.notify(text, true), () => void client.leave());
     this.#tap = this.#buildTap();
+    this.#dock.element.prepend(this.#notice);
     this.element = this.#build(room);
     this.#offs = [
       client.on("state", () => this.#showState()),
@@ -78,7 +79,6 @@ export class CallView {
       { class: "call", id: "call" },
       header,
       h("main", { class: "stage" }, this.#hint, this.#tap, h("div", { class: "columns" }, people, this.#programs.element)),
-      this.#notice,
       this.#dock.element,
     );
   }

@@ -159,11 +159,12 @@ export function programWords(state: ProgramState, isDesktop: boolean): string {
 /** What the switch for low delay says under its name; slots to which nobody sends do not count. What is said for long fits
  * one line of a telephone, so that the cards below stay where they are. */
 export function lowDelayWords(on: boolean, tracks: readonly Pick<LowDelayTrack, "path" | "why" | "live">[]): string {
-  if (!on) return "Hear program sound sooner.";
+  if (!on) return "Less delay; a 0.2 s gap at switching.";
   const live = tracks.filter((track) => track.live);
   if (live.some(({ path }) => path === "own")) return "On, with little delay.";
   const whys = new Set(live.map(({ why }) => why));
   if (whys.has("broken")) return "This browser could not decode the sound: playing with the usual delay.";
+  if (whys.has("output")) return "This device is too busy right now: playing with the usual delay.";
   if (whys.has("loss") || whys.has("delay")) return "The network is too uneven right now: playing with the usual delay.";
   return live.length > 0 ? "On: starting." : "On: waiting for program sound.";
 }

@@ -6,23 +6,26 @@ export interface Account {
   /** Samples that came, and samples that were put in for lost or late ones. */
   received: number;
   concealed: number;
+  /** Samples of silence that the output played because the audio thread was late. */
+  underrun: number;
   /** Milliseconds, as it is now. */
   held: number;
   /** That came from the network, whatever became of them. */
   packets: number;
 }
 
-/** Why the browser plays: nothing has come yet, too much is missing, too much is held, our way is broken. */
-export type BrowserReason = "waiting" | "loss" | "delay" | "broken";
+/** Why the browser plays: nothing has come yet, too much is missing in what came or in what the output played, too much is
+ * held, our way is broken. */
+export type BrowserReason = "waiting" | "loss" | "output" | "delay" | "broken";
 
 export type Path = { by: "own" } | { by: "browser"; why: BrowserReason };
 
 /** Over so long is judged what is missing. */
 const WINDOW_MS = 5_000;
-/** What the browser's concealment, which stretches sound, hides better than our fades. */
-const CONCEALED_SHARE_MAX = 0.03;
+/** What the browser's concealment, which stretches sound, hides better than our fades; its output has a longer buffer, too. */
+const MISSING_SHARE_MAX = 0.03;
 /** In the window; so much may be missing at a start or for one stall. */
-const CONCEALED_MIN = 48_000 * 0.15;
+const MISSING_MIN = 48_000 * 0.15;
 /** More than this all the time is no low delay any more. */
 const HELD_MS_MAX = 90;
 const HELD_ACCOUNTS = 20;
@@ -57,7 +60,7 @@ export class Judge {
       const trouble = this.#trouble();
       if (trouble !== null) this.#rest(trouble, now);
       else if (now - this.#since > GOOD_MS) this.#restMs = REST_MS_MIN;
-    } else if (now >= this.#restUntil && account.held <= HELD_MS_MAX && this.#calm()) {
+    } else if (now >= this.#restUntil && account.held <= HELD_MS_MAX && this.#calm() && this.#missing() === null) {
       this.#path = { by: "own" };
       this.#since = now;
       this.#accounts = [];
@@ -86,14 +89,26 @@ export class Judge {
   }
 
   #trouble(): BrowserReason | null {
-    const sum = (of: keyof Account) => this.#accounts.reduce((total, one) => total + one.account[of], 0);
-    const concealed = sum("concealed");
-    if (concealed > CONCEALED_MIN && concealed > CONCEALED_SHARE_MAX * (sum("received") + concealed)) return "loss";
+    const missing = this.#missing();
+    if (missing !== null) return missing;
     const nothing = this.#accounts.slice(-NOTHING_ACCOUNTS).filter(({ account }) => account.received === 0);
     const came = nothing.filter(({ account }) => account.packets > 0).length;
     if (nothing.length === NOTHING_ACCOUNTS && came >= NOTHING_PACKETS) return "broken";
     const recent = this.#accounts.slice(-HELD_ACCOUNTS).filter(({ account }) => account.received > 0);
-    return recent.length === HELD_ACCOUNTS && recent.every(({ account }) => account.held > HELD_MS_MAX) ? "delay" : null;
+    if (recent.length < HELD_ACCOUNTS || recent.some(({ account }) => account.held <= HELD_MS_MAX)) return null;
+    // What comes while the output stands still is held.
+    return this.#sum("underrun") > this.#sum("concealed") ? "output" : "delay";
+  }
+
+  #missing(): BrowserReason | null {
+    const [concealed, underrun] = [this.#sum("concealed"), this.#sum("underrun")];
+    const missing = concealed + underrun;
+    if (missing <= MISSING_MIN || missing <= MISSING_SHARE_MAX * (this.#sum("received") + missing)) return null;
+    return concealed >= underrun ? "loss" : "output";
+  }
+
+  #sum(of: keyof Account): number {
+    return this.#accounts.reduce((total, one) => total + one.account[of], 0);
   }
 
   #rest(why: BrowserReason, now: number): void {

@@ -7,6 +7,7 @@ import { Judge } from "./judge.ts";
 import type { BrowserReason, Path } from "./judge.ts";
 import type { Broken, Plug, Report, Route, Seen, TapOptions } from "./messages.ts";
 import { RATE } from "./opus.ts";
+import { Underruns } from "./underruns.ts";
 
 /** Where the two scripts are; a bundler gives them other names. */
 export interface LowDelayScripts {
@@ -24,6 +25,8 @@ export interface LowDelayTrack {
   live: boolean;
   received: number;
   concealed: number;
+  /** Silence that the output played because the audio thread was late; the same for all tracks of a page. */
+  underrun: number;
   dropped: number;
   skipped: number;
   /** Mean time between decoder and output since the last report. */
@@ -48,6 +51,12 @@ const TICK_MS = 1_000;
 const LIVE_MS = 2_000;
 const NO_COUNTS = { received: 0, concealed: 0, dropped: 0, skipped: 0, held: 0 };
 
+/** What an `AudioContext` tells of its output, where it does (Chromium, once a second). */
+interface PlaybackStats {
+  /** Seconds. */
+  readonly underrunDuration: number;
+}
+
 interface Line {
   tap: number;
   judge: Judge;
@@ -59,6 +68,9 @@ interface Line {
   own: boolean;
   report: Report;
   heldMs: number;
+  /** Samples, and what the output had counted at the last report. */
+  underrun: number;
+  underrunSeen: number;
   /** Since the report before. */
   packets: number;
   packetsAt: number;
@@ -83,6 +95,7 @@ export class LowDelay {
   #tapsMade = 0;
   #worker: Worker | null = null;
   #context: AudioContext | null = null;
+  #underruns = new Underruns();
   #ready: Promise<void> | null = null;
   #timer: ReturnType<typeof setInterval> | undefined;
   #sink = "";
@@ -98,10 +111,10 @@ export class LowDelay {
   tracks(): LowDelayTrack[] {
     const now = performance.now();
     return [...this.#lines].map(([mid, line]) => {
-      const { judge, report, heldMs } = line;
+      const { judge, report, heldMs, underrun } = line;
       const { held, ...counts } = report.counts;
       const path = judge.path;
-      return { mid, path: path.by, why: path.by === "own" ? null : path.why, live: isLive(line, now), ...counts, heldMs, heldSum: held / RATE, ppm: report.ppm };
+      return { mid, path: path.by, why: path.by === "own" ? null : path.why, live: isLive(line, now), ...counts, underrun, heldMs, heldSum: held / RATE, ppm: report.ppm };
     });
   }
 
@@ -182,6 +195,8 @@ export class LowDelay {
   async #open(): Promise<void> {
     const context = new AudioContext({ latencyHint: LATENCY_HINT, sampleRate: RATE });
     this.#context = context;
+    this.#underruns = new Underruns();
+    context.onstatechange = () => this.#underruns.restarted();
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
     await context.audioWorklet.addModule(this.#scripts.worklet);
     if (this.#sink !== "") await this.#applySink();
@@ -193,6 +208,7 @@ export class LowDelay {
     try {
       if (context.setSinkId === undefined) throw new DOMException("no choice of output here", "NotSupportedError");
       await context.setSinkId(this.#sink);
+      this.#underruns.restarted();
     } catch {
       this.#hooks.failed();
     }
@@ -242,10 +258,11 @@ export class LowDelay {
     const node = new AudioWorkletNode(context, "carillon-low-delay", { numberOfInputs: 0, outputChannelCount: [2] });
     const gain = new GainNode(context, { gain: 0 });
     node.connect(gain).connect(context.destination);
-    const report: Report = { counts: NO_COUNTS, peak: 0, safetyMs: 0, ppm: 0 };
+    const report: Report = { counts: NO_COUNTS, peak: 0, safetyMs: 0, ppm: 0, leadMs: 0 };
+    const underruns = { underrun: 0, underrunSeen: this.#underrun(context) };
     const judge = new Judge();
     const packets = { packets: 0, packetsAt: Number.NEGATIVE_INFINITY, live: false };
-    const line: Line = { tap: 0, judge, path: judge.path, node, gain, volume: 1, own: false, report, heldMs: 0, ...packets };
+    const line: Line = { tap: 0, judge, path: judge.path, node, gain, volume: 1, own: false, report, heldMs: 0, ...underruns, ...packets };
     node.port.onmessage = ({ data }: MessageEvent<Report>) => this.#reported(mid, line, data);
     node.onprocessorerror = () => this.#take(mid, line, line.judge.broken(performance.now()));
     this.#lines.set(mid, line);
@@ -259,9 +276,24 @@ export class LowDelay {
     line.report = report;
     const { packets } = line;
     line.packets = 0;
-    if (this.#context?.state !== "running" || this.#lines.get(mid) !== line) return;
+    const context = this.#context;
+    if (context?.state !== "running" || this.#lines.get(mid) !== line) return;
+    const now = performance.now();
+    this.#underruns.lead(report.leadMs, now);
+    const underrun = this.#underrun(context);
+    // Another output may begin to count anew.
+    const missed = Math.max(0, underrun - line.underrunSeen);
+    line.underrun += missed;
+    line.underrunSeen = underrun;
     const concealed = report.counts.concealed - before.concealed;
-    this.#take(mid, line, line.judge.account({ received, concealed, held: line.heldMs, packets }, performance.now()));
+    this.#take(mid, line, line.judge.account({ received, concealed, underrun: missed, held: line.heldMs, packets }, now));
+  }
+
+  /** Samples, since some beginning. */
+  #underrun(context: AudioContext): number {
+    const told = context as { playbackStats?: PlaybackStats; playoutStats?: PlaybackStats };
+    const stats = told.playbackStats ?? told.playoutStats;
+    return stats === undefined ? this.#underruns.samples : Math.round(stats.underrunDuration * RATE);
   }
 
   #tick(): void {

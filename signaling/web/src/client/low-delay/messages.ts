@@ -40,4 +40,6 @@ export interface Report {
   /** Held beyond what the last seconds needed. */
   safetyMs: number;
   ppm: number;
+  /** How far the output's clock was ahead of the machine's, at best since the report before. */
+  leadMs: number;
 }

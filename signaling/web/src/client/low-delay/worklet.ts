@@ -8,6 +8,7 @@ import type { Sound } from "./playout.ts";
 declare class AudioWorkletProcessor {
   readonly port: MessagePort;
 }
+declare const currentFrame: number;
 declare function registerProcessor(name: string, processor: new () => AudioWorkletProcessor): void;
 
 const REPORT_SAMPLES = RATE / 10;
@@ -16,6 +17,7 @@ class LowDelayProcessor extends AudioWorkletProcessor {
   #playout = new Playout();
   #source: MessagePort | null = null;
   #sinceReport = 0;
+  #leadMs = Number.NEGATIVE_INFINITY;
 
   constructor() {
     super();
@@ -31,11 +33,14 @@ class LowDelayProcessor extends AudioWorkletProcessor {
     if (left === undefined || right === undefined) return true;
     this.#playout.render(left, right);
     this.#sinceReport += left.length;
+    this.#leadMs = Math.max(this.#leadMs, ((currentFrame + left.length) / RATE) * 1_000 - Date.now());
     if (this.#sinceReport >= REPORT_SAMPLES) {
       this.#sinceReport = 0;
       const { counts, steering } = this.#playout;
-      const report: Report = { counts, peak: this.#playout.takePeak(), safetyMs: (steering.safety * 1_000) / RATE, ppm: steering.ppm };
+      const safetyMs = (steering.safety * 1_000) / RATE;
+      const report: Report = { counts, peak: this.#playout.takePeak(), safetyMs, ppm: steering.ppm, leadMs: this.#leadMs };
       this.port.postMessage(report);
+      this.#leadMs = Number.NEGATIVE_INFINITY;
     }
     return true;
   }

@@ -1,0 +1,49 @@
+// How much silence the output played because the audio thread was late, for browsers that do not say so: told from the clock of
+// the output, which stands still meanwhile, beside the machine's. Pure; time is an argument. What is less than a quantum in a
+// second looks like a difference of the clocks and is not counted.
+
+import { RATE } from "./opus.ts";
+
+/** The best lead of so long is judged: within it the audio thread was in time at least once. */
+const PIECE_MS = 1_000;
+/** Clocks differ by less in a piece, and are read to a millisecond. */
+const BEHIND_MS_MIN = 3;
+/** Somebody slept, or set the clock. */
+const BEHIND_MS_MAX = 2_000;
+
+export class Underruns {
+  #samples = 0;
+  #best = Number.NEGATIVE_INFINITY;
+  #bestBefore = Number.NEGATIVE_INFINITY;
+  #reference: number | null = null;
+  #until: number | null = null;
+
+  /** Since the beginning. */
+  get samples(): number {
+    return Math.round(this.#samples);
+  }
+
+  /** The output's clock was at best so many milliseconds ahead of the machine's since this was told last. */
+  lead(ms: number, now: number): void {
+    this.#until ??= now + PIECE_MS;
+    if (now >= this.#until) this.#judge(now);
+    this.#best = Math.max(this.#best, ms);
+  }
+
+  /** The output is another one, or stood still because it was told to. */
+  restarted(): void {
+    this.#reference = this.#until = null;
+    this.#best = this.#bestBefore = Number.NEGATIVE_INFINITY;
+  }
+
+  #judge(now: number): void {
+    // Two pieces, so that one in which the thread was late all the time, and the output's own buffer helped, is none.
+    const lead = Math.max(this.#best, this.#bestBefore);
+    const behind = this.#reference === null ? 0 : this.#reference - lead;
+    if (behind >= BEHIND_MS_MIN && behind <= BEHIND_MS_MAX) this.#samples += (behind * RATE) / 1_000;
+    this.#reference = lead;
+    this.#bestBefore = this.#best;
+    this.#best = Number.NEGATIVE_INFINITY;
+    this.#until = now + PIECE_MS;
+  }
+}
