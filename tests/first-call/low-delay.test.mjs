@@ -18,9 +18,14 @@ const TONE_HZ = 880;
 const AMPLITUDE_DB = -12.04; // A quarter of full scale.
 const BUSY = '/assets/busy-for-a-test.js';
 const NOTHING = '/assets/nothing-is-here.js';
-/// Works for nothing for 120 ms of each 400.
+/// Works for nothing for 120 ms of each 400, until it is told that it is enough.
 const BUSY_SCRIPT = `registerProcessor('busy', class extends AudioWorkletProcessor {
+  constructor() {
+    super();
+    this.port.onmessage = () => (this.enough = true);
+  }
   process() {
+    if (this.enough) return false;
     const now = Date.now();
     if (now - (this.at ?? 0) >= 400) for (this.at = now; Date.now() < now + 120; );
     return true;
@@ -156,8 +161,11 @@ describe('low delay that cannot go on', () => {
       // What comes while the output stands still is held: either may be seen first.
       await fallsBack(one, ['output', 'delay']);
       await eventually('what was missing is counted', async () => (await track(one)).underrun > before);
+      const rest = () => one.tab.look(() => void window.busy.port.postMessage('enough'));
+      // In Firefox one thread makes the sound of both ways.
+      if (one === firefox) await rest();
       await sounds(one);
-      await one.tab.look(() => void window.busy.disconnect());
+      if (one !== firefox) await rest();
     });
 
     it(`${one.name} goes on with the sound when the worker's script is not there`, async () => {
