@@ -208,6 +208,9 @@ impl Relay {
         }
         self.settings = config.core;
         self.order_settings();
+        for thread in &self.threads {
+            thread.order(Order::Gather(config.gather));
+        }
     }
 
     /// Media nodes that were learnt, beside those that were named.

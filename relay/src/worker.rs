@@ -50,6 +50,8 @@ const LISTENER_BIT: u64 = 1 << 63;
 pub enum Order {
     /// Take these settings.
     Update(Arc<Settings>),
+    /// The time between two beats from now on, zero for none; for threads of datagrams.
+    Gather(Duration),
     Drain,
     Stop,
 }
@@ -277,6 +279,7 @@ impl Worker {
                         tracing::error!(%error, "Settings are not taken, the old ones stay");
                     }
                 }
+                Ok(Order::Gather(interval)) => self.gathering.set_interval(interval),
                 Ok(Order::Drain) => self.server.drain(),
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return true,
                 Err(TryRecvError::Empty) => return false,

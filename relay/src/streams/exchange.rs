@@ -109,6 +109,8 @@ impl Exchange {
                     tracing::error!(%error, "Settings are not taken, the old ones stay");
                 }
             }
+            // Streams are not served by the clock.
+            Order::Gather(_) => {}
             Order::Drain => self.server.drain(),
             Order::Stop => return true,
         }

@@ -28,6 +28,11 @@ impl Gathering {
         Self { interval, is_on: false, began: now, judged: now, arrivals: 0 }
     }
 
+    /// Whether it pays is judged by the new interval as soon as a time is over.
+    pub(super) fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+    }
+
     /// A turn begins.
     pub(super) fn begin(&mut self, now: Instant) {
         self.began = now;
@@ -115,5 +120,16 @@ mod tests {
         gathering.begin(now + JUDGED_EACH);
         assert!(!gathering.is_on());
         assert_eq!(gathering.pause(now), Duration::ZERO);
+    }
+
+    #[test]
+    fn another_interval_counts_from_the_next_judgement_on() {
+        let (mut gathering, mut now) = gathering(Duration::ZERO);
+        assert!(!judged(&mut gathering, &mut now, 10_000));
+        gathering.set_interval(BEAT);
+        assert!(judged(&mut gathering, &mut now, 10_000));
+        gathering.set_interval(Duration::ZERO);
+        assert_eq!(gathering.pause(now), Duration::ZERO);
+        assert!(!judged(&mut gathering, &mut now, 10_000));
     }
 }

@@ -14,7 +14,7 @@ struct Stage {
     client: UdpSocket,
     peer: UdpSocket,
     relayed: SocketAddr,
-    _orders: SyncSender<Order>,
+    orders: SyncSender<Order>,
 }
 
 impl Stage {
@@ -40,7 +40,7 @@ impl Stage {
             (UdpSocket::bind((LOCAL, 0)).expect("bound"), UdpSocket::bind((LOCAL, 0)).expect("bound"));
         client.connect(address).expect("connected");
         client.set_nonblocking(true).expect("set");
-        let mut stage = Self { worker, client, peer, relayed: address, _orders: orders };
+        let mut stage = Self { worker, client, peer, relayed: address, orders };
         stage.set_up();
         stage
     }
@@ -135,6 +135,25 @@ fn relaying_allocates_nothing() {
     };
     round(5);
     assert_eq!(round(500), 0);
+}
+
+#[test]
+fn a_thread_that_runs_takes_another_time_between_beats() {
+    const MESSAGE: [u8; 7] = [0x40, 0, 0, 3, 1, 2, 3];
+    let mut stage = Stage::new();
+    stage.orders.send(Order::Gather(Duration::from_millis(5))).expect("it runs");
+    stage.worker.waker().wake();
+    // Where the machine stands still, fewer come than make a beat.
+    for _ in 0..50_000 {
+        for _ in 0..20 {
+            stage.client.send(&MESSAGE).expect("sent");
+        }
+        stage.worker.turn().expect("served");
+        if stage.worker.gathering.is_on() {
+            return;
+        }
+    }
+    panic!("it goes on as before");
 }
 
 #[test]
