@@ -4,6 +4,8 @@
 mod harness;
 
 use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use harness::{Process, Turn, WAIT_MAX, command, folder, replace, until};
 
@@ -86,6 +88,42 @@ fn s20_settings_that_cannot_be_read_stop_a_start_and_not_a_reload() {
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && text.contains(said), "{text}");
     }
+}
+
+#[test]
+fn another_time_between_beats_is_taken_at_a_reload() {
+    let folder = folder();
+    let settings = folder.path().join("relay.toml");
+    replace(&settings, "gather_us = 0\n");
+    let process = Process::start(folder.path(), &["--config", settings.to_str().expect("text")]);
+    replace(&settings, "gather_us = 5000\n");
+    process.signal("HUP");
+    process.wait_for("loaded again");
+    let (crowd, enough) = (UdpSocket::bind("127.0.0.1:0").expect("bound"), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !enough.load(Ordering::Relaxed) {
+                for _ in 0..10 {
+                    let _ = crowd.send_to(&[0xff; 4], process.udp);
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let goes_by_the_clock = || {
+            let text = process.get("/metrics");
+            text.lines().any(|line| line.starts_with("relay_gathers{") && line.ends_with(" 1"))
+        };
+        until(
+            || {
+                enough.store(goes_by_the_clock(), Ordering::Relaxed);
+                enough.load(Ordering::Relaxed)
+            },
+            || {
+                enough.store(true, Ordering::Relaxed);
+                process.log()
+            },
+        );
+    });
 }
 
 #[test]
