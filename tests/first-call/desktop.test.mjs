@@ -114,6 +114,7 @@ describe('desktop', () => {
   for (const one of [chromium, firefox]) {
     it(`${one.name} plays the same with low delay, and without it again`, () => whileToned(async () => {
       const path = () => one.tab.look(() => window.__carillon.lowDelay.tracks.map(({ path: by }) => by));
+      const tooBusy = () => one.tab.look(() => window.__carillon.lowDelay.tracks.some(({ why }) => why === 'output'));
       const inCall = () => eventually(`${one.name} is in the call`, () => one.tab.look(() => window.__carillon.state === 'in_call'), 2 * PATIENCE_MS);
       await inCall();
       await one.tab.look(() => {
@@ -125,10 +126,10 @@ describe('desktop', () => {
         box.addEventListener('change', () => window.statesAtSwitching.push([before, window.__carillon.state]));
       });
       await one.tab.page.click('#low-delay');
-      // Firefox may judge a busy machine too uneven for it, and then plays as always.
+      // Firefox may judge a busy machine too uneven for it, either that its output stumbles, and then plays as always.
       await eventually(`${one.name} plays its own way`, async () => {
         const { console: log } = one.tab;
-        if ((await path()).includes('own') || (one === firefox && (await path()).length > 0)) return true;
+        if ((await path()).includes('own') || (one === firefox && (await path()).length > 0) || (await tooBusy())) return true;
         throw new Error(`${JSON.stringify(await one.tab.look(() => window.__carillon.lowDelay))}; console: ${log.slice(-5)}`);
       }, 2 * PATIENCE_MS);
       apart(await played(one), 30, `${one.name}, low delay`);

@@ -164,8 +164,11 @@ describe("judge", () => {
     assert.deepEqual(judge.path, { by: "browser", why: "output" });
     assert.ok(now < 5_000, `after ${now} ms`);
     const both = own();
-    for (let at = 250; at < 5_000; at += 250) both.account({ ...good, concealed: 300, underrun: 200 }, at);
+    for (let at = 250; at < 5_000; at += 250) both.account({ ...good, concealed: 500, underrun: 200 }, at);
     assert.deepEqual(both.path, { by: "browser", why: "loss" });
+    const caught = own();
+    for (let at = 250; at < 5_000; at += 250) caught.account({ ...good, concealed: 250, underrun: 200 }, at);
+    assert.deepEqual(caught.path, { by: "browser", why: "output" });
     // After its rest it waits for an output that does not stumble; a little of it, which both ways have, is no reason.
     while (now < 40_000) assert.equal(judge.account(stumbling, (now += 250)).by, "browser");
     while (judge.account({ ...good, underrun: 128 }, now).by === "browser") now += 250;

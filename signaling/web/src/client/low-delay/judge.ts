@@ -104,7 +104,8 @@ export class Judge {
     const [concealed, underrun] = [this.#sum("concealed"), this.#sum("underrun")];
     const missing = concealed + underrun;
     if (missing <= MISSING_MIN || missing <= MISSING_SHARE_MAX * (this.#sum("received") + missing)) return null;
-    return concealed >= underrun ? "loss" : "output";
+    // An output that catches up after it stood still asks for more than has come.
+    return concealed > 2 * underrun ? "loss" : "output";
   }
 
   #sum(of: keyof Account): number {
