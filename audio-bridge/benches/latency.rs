@@ -121,7 +121,7 @@ async fn packets(profile: Profile, clicks: usize) -> Vec<f64> {
     let record = RecordSettings {
         pulse: daemon.unix(),
         source: "desktop.monitor".to_owned(),
-        fragment_ms: Arc::new(encode.fragment_ms().into()),
+        fragment_ms: Arc::new(encode.frame_ms.into()),
     };
     let source = PulseSource::new(record, status, metrics);
     let click = Shared::default();
@@ -298,7 +298,7 @@ async fn captured(pulse: PulseSettings, time: Duration) -> f64 {
     let queue = Arc::new(DropOldest::<Encoded>::for_frames(encode.frame_ms));
     let settings = CaptureSettings { encode, timestamp: 0, silence_gate: false };
     let capture = Capture::new(settings, queue, Arc::clone(&metrics)).expect("an encoder");
-    let fragment_ms = Arc::new(encode.fragment_ms().into());
+    let fragment_ms = Arc::new(encode.frame_ms.into());
     let record = RecordSettings { pulse, source: "desktop.monitor".to_owned(), fragment_ms };
     let source = PulseSource::new(record, status, Arc::clone(&metrics));
     let spent = async {

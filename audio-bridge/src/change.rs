@@ -22,7 +22,7 @@ use crate::speakers::{Gains, MaySpeak, Speakers};
 #[derive(Debug)]
 pub struct Controls {
     pub encode: watch::Sender<EncodeSettings>,
-    /// The daemon is asked for sound in pieces of this size ([`EncodeSettings::fragment_ms`]).
+    /// The daemon is asked for sound in pieces of a frame.
     pub fragment_ms: Arc<AtomicU32>,
     pub playout: Arc<Mutex<Playout>>,
     pub speakers: Arc<Speakers>,
@@ -52,7 +52,7 @@ impl Controls {
     fn with(encode: EncodeSettings, may_speak: MaySpeak, gains: Gains) -> Self {
         let playout = Arc::new(Mutex::new(Playout::default()));
         let speakers = Arc::new(Speakers::new(may_speak, gains, Arc::clone(&playout)));
-        let fragment_ms = Arc::new(AtomicU32::new(encode.fragment_ms()));
+        let fragment_ms = Arc::new(AtomicU32::new(encode.frame_ms));
         Self { encode: watch::channel(encode).0, fragment_ms, playout, speakers }
     }
 
@@ -65,7 +65,7 @@ impl Controls {
             change.frame_ms.or(kept(now.frame_ms)),
         )
         .map_err(|error| error.to_string())?;
-        self.fragment_ms.store(settings.fragment_ms(), Ordering::Relaxed);
+        self.fragment_ms.store(settings.frame_ms, Ordering::Relaxed);
         self.encode.send_if_modified(|now| std::mem::replace(now, settings) != settings);
         Ok(settings)
     }
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(change(r#"{"bitrate": 256000}"#), Ok((Profile::Music, 256_000, 10)));
         assert_eq!(change(r#"{"frame_ms": 20}"#), Ok((Profile::Music, 256_000, 20)));
         assert_eq!(change(r#"{"profile": "instant"}"#), Ok((Profile::Instant, 128_000, 5)));
-        assert_eq!(controls.fragment_ms.load(Ordering::Relaxed), 2, "short frames come in shorter pieces");
+        assert_eq!(controls.fragment_ms.load(Ordering::Relaxed), 5);
         assert!(change(r#"{"frame_ms": 7}"#).is_err_and(|error| error.contains("frame_ms")));
         assert_eq!(controls.encode.borrow().frame_ms, 5, "a refused change changes nothing");
         assert!(serde_json::from_str::<EncodeChange>(r#"{"bitrat": 1}"#).is_err());

@@ -91,17 +91,6 @@ impl EncodeSettings {
         }
         Ok(Self { profile, bitrate_bps, frame_ms })
     }
-
-    /// How much sound the daemon is asked for at a time. A frame, so that one wake-up makes one packet; but for the shortest
-    /// frames less: the daemon then works in smaller blocks, and sound waits for its block before it waits for its frame
-    /// (a click leaves 1.5 ms sooner on average).
-    #[must_use]
-    pub const fn fragment_ms(self) -> u32 {
-        match self.frame_ms {
-            5 => 2,
-            frame_ms => frame_ms,
-        }
-    }
 }
 
 impl Default for EncodeSettings {

@@ -8,6 +8,7 @@
 pub mod address;
 pub mod cookie;
 pub mod latency;
+mod pieces;
 pub mod playback;
 pub mod record;
 mod wake;

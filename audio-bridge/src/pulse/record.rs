@@ -17,12 +17,13 @@ use pulseaudio::protocol::{
 };
 use tokio::time::timeout;
 
+use super::pieces::Pieces;
 use super::wake;
 use super::wire::{Connection, Event, Message, device_name};
 use super::{DEVICE_POLL, PulseFailure, PulseSettings, SILENT_MAX};
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
-use crate::pcm::{CAPTURE_CHANNELS, Captured, PcmSource, SAMPLE_RATE, samples_in_ms};
+use crate::pcm::{CAPTURE_CHANNELS, Captured, PcmSource, SAMPLE_RATE};
 use crate::status::{DeviceState, Status, StreamSide};
 
 /// What the source needs to know.
@@ -31,7 +32,7 @@ pub struct RecordSettings {
     pub pulse: PulseSettings,
     /// Name of the source, such as `desktop.monitor`.
     pub source: String,
-    /// The daemon is asked to deliver this much at a time; may change.
+    /// The daemon is asked to deliver this much at a time, or less for a program that wants little delay; may change.
     pub fragment_ms: Arc<AtomicU32>,
 }
 
@@ -51,7 +52,9 @@ struct Stream {
     suspended: bool,
     /// Suspension is our own doing until the first sound.
     waking: bool,
-    fragment_ms: u32,
+    /// Asked for at a time, in samples per channel.
+    fragment: usize,
+    pieces: Pieces,
 }
 
 impl PulseSource {
@@ -86,11 +89,11 @@ impl PulseSource {
             }
             return Ok(None);
         };
-        let fragment_ms = self.settings.fragment_ms.load(Ordering::Relaxed);
-        if stream.fragment_ms != fragment_ms {
-            stream.fragment_ms = fragment_ms;
+        let fragment = stream.pieces.samples(self.settings.fragment_ms.load(Ordering::Relaxed));
+        if stream.fragment != fragment {
+            stream.fragment = fragment;
             let index = stream.channel;
-            let buffer_attr = buffer_attr(fragment_ms);
+            let buffer_attr = buffer_attr(fragment);
             let change =
                 SetRecordStreamBufferAttrParams { index, buffer_attr, adjust_latency: true, early_requests: false };
             connection.send(&Command::SetRecordStreamBufferAttr(change)).await?;
@@ -102,6 +105,7 @@ impl PulseSource {
                 stream.waking = false;
                 let at = Instant::now();
                 samples.extend(bytes.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])));
+                stream.pieces.arrived(bytes.len() / (2 * CAPTURE_CHANNELS));
                 self.metrics.capture_chunk_ms.observe(bytes.len() as f64 / (2 * CAPTURE_CHANNELS * 48) as f64);
                 Ok(Some(Captured::Chunk { at }))
             }
@@ -182,7 +186,8 @@ async fn create(connection: &mut Connection, settings: &RecordSettings) -> Resul
     let name = device_name(&settings.source);
     let mut props = Props::new();
     props.set(Prop::MediaName, c"Desktop sound");
-    let fragment_ms = settings.fragment_ms.load(Ordering::Relaxed);
+    let pieces = Pieces::default();
+    let fragment = pieces.samples(settings.fragment_ms.load(Ordering::Relaxed));
     let params = RecordStreamParams {
         sample_spec: SampleSpec {
             format: SampleFormat::S16Le,
@@ -191,7 +196,7 @@ async fn create(connection: &mut Connection, settings: &RecordSettings) -> Resul
         },
         channel_map: ChannelMap::stereo(),
         source_name: Some(name.clone()),
-        buffer_attr: buffer_attr(fragment_ms),
+        buffer_attr: buffer_attr(fragment),
         flags: StreamFlags { adjust_latency: true, no_move: true, ..StreamFlags::default() },
         props,
         ..RecordStreamParams::default()
@@ -211,12 +216,13 @@ async fn create(connection: &mut Connection, settings: &RecordSettings) -> Resul
         latency_us = created.stream_latency,
         "Opened the capture stream"
     );
-    Ok(Some(Stream { channel: created.channel, suspended: created.suspended, waking: false, fragment_ms }))
+    let (channel, suspended) = (created.channel, created.suspended);
+    Ok(Some(Stream { channel, suspended, waking: false, fragment, pieces }))
 }
 
 /// For recording only the fragment and the whole count; the rest keeps "server decides".
-fn buffer_attr(fragment_ms: u32) -> BufferAttr {
-    let fragment_size = (samples_in_ms(fragment_ms) * CAPTURE_CHANNELS * 2) as u32;
+fn buffer_attr(fragment: usize) -> BufferAttr {
+    let fragment_size = (fragment * CAPTURE_CHANNELS * 2) as u32;
     BufferAttr { fragment_size, ..BufferAttr::default() }
 }
 

@@ -200,6 +200,11 @@ impl Daemon {
 
     /// Plays interleaved stereo into a sink with the daemon's own client; ends with the file or when dropped.
     pub(crate) fn play(&self, sink: &str, samples: &[i16]) -> Player {
+        self.play_ahead(sink, samples, 300)
+    }
+
+    /// The same with so much sound in the daemon: the least is what a program wants that is in a hurry.
+    pub(crate) fn play_ahead(&self, sink: &str, samples: &[i16], ahead_ms: u32) -> Player {
         let file = self.path(&format!("{sink}-{}.raw", rand::random::<u32>()));
         let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
         std::fs::write(&file, bytes).expect("samples are written");
@@ -211,7 +216,7 @@ impl Daemon {
                 "--format=s16le",
                 "--rate=48000",
                 "--channels=2",
-                "--latency-msec=300",
+                &format!("--latency-msec={ahead_ms}"),
                 "-d",
                 sink,
             ])

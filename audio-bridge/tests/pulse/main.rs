@@ -469,20 +469,37 @@ async fn another_frame_length_asks_the_daemon_for_other_pieces() {
     };
     let mut source = PulseSource::new(settings, Arc::clone(&bridge.status), Arc::clone(&bridge.metrics));
     capture_from(&mut source, 0.5, |_| true).await;
-    let mut typical = async || {
-        let mut sizes = Vec::new();
-        for _ in 0..40 {
-            let mut chunk = Vec::new();
-            source.read(&mut chunk).await;
-            sizes.push(chunk.len() / 96);
-        }
-        sizes.sort_unstable();
-        sizes[20]
-    };
+    let mut typical = async || typical(&mut source).await / 48;
     let before = typical().await;
     fragment_ms.store(2, std::sync::atomic::Ordering::Relaxed);
     typical().await;
     let after = typical().await;
     println!("pieces of {before} ms, then of {after} ms");
     assert!(before >= 15 && after <= 5, "pieces of {before} ms, then of {after} ms");
+}
+
+#[tokio::test]
+async fn a_program_in_a_hurry_gets_smaller_pieces() {
+    let daemon = Daemon::start();
+    let bridge = Bridge::on(daemon.unix());
+    let mut source = bridge.source();
+    capture_from(&mut source, 0.5, |_| true).await;
+    let alone = typical(&mut source).await;
+    let _player = daemon.play_ahead("desktop", &vec![100; 96_000 * 30], 10);
+    capture_from(&mut source, 0.5, |chunk| chunk.iter().any(|&sample| sample != 0)).await;
+    let hurried = typical(&mut source).await;
+    println!("pieces of {alone} samples, then of {hurried}");
+    assert!(alone >= 240 && hurried <= 96, "pieces of {alone} samples, then of {hurried}");
+}
+
+/// Samples per channel in the middle one of the next 41 chunks.
+async fn typical(source: &mut PulseSource) -> usize {
+    let mut sizes = Vec::new();
+    for _ in 0..41 {
+        let mut chunk = Vec::new();
+        source.read(&mut chunk).await;
+        sizes.push(chunk.len() / 2);
+    }
+    sizes.sort_unstable();
+    sizes[20]
 }
