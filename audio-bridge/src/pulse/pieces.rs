@@ -1,7 +1,7 @@
 //! How much sound to ask the daemon for at a time. A frame, so that one wake-up makes one packet; but smaller pieces while a
 //! program on the desktop wants so little delay that the daemon works in its smallest blocks for it anyway. Sound waits for
-//! its block and then for its frame: blocks of 2.5 ms in frames of 10 ms make that 1.5 ms more than blocks of 2 ms, for one
-//! wake-up less in five.
+//! its block and then for its frame: blocks of 2.5 ms in frames of 10 ms make that a millisecond more than blocks of 2 ms, for
+//! one wake-up less in five.
 //!
 //! It only counts; [`super::record`] tells the daemon.
 
