@@ -228,15 +228,16 @@ describe("underruns of the output", () => {
   const REPORT_MS = 100;
   const RATE = 48_000;
   /** Milliseconds of silence that are found, of an output whose clock is faster by `ppm` and that stood still for `still` at a time. */
-  const found = ({ seconds = 60, ppm = 0, still = () => 0, late = () => 0 }: { seconds?: number; ppm?: number; still?: (n: number) => number; late?: (n: number) => number }) => {
+  const found = ({ seconds = 60, ppm = 0, still = () => 0, late = () => 0, set = () => 0 }: { seconds?: number; ppm?: number; still?: (n: number) => number; late?: (n: number) => number; set?: (n: number) => number }) => {
     const underruns = new Underruns();
     const random = randomNumbers(5);
-    let stood = 0;
+    let [stood, ahead] = [0, 0];
     for (let n = 0; n * REPORT_MS < seconds * 1_000; n += 1) {
       const now = n * REPORT_MS;
       stood += still(n);
+      ahead += set(n);
       // Read to a millisecond.
-      underruns.lead(-1e12 + Math.floor((now * ppm) / 1e6 - stood - late(n) - random()), now);
+      underruns.lead(-1e12 + Math.floor((now * ppm) / 1e6 - stood - ahead - late(n) - random()), now, Math.floor(1e12 + now + ahead));
     }
     return (underruns.samples / RATE) * 1_000;
   };
@@ -256,12 +257,18 @@ describe("underruns of the output", () => {
     assert.equal(found({ late: (n) => (n < 5 ? 500 : 0) }), 0);
   });
 
+  it("are none when the machine's clock is set, and are found again after that", () => {
+    for (const ms of [20, 500, -500]) assert.equal(found({ set: (n) => (n === 305 ? ms : 0) }), 0, `${ms} ms`);
+    const total = found({ set: (n) => (n === 305 ? 500 : 0), still: (n) => (n === 400 ? 700 : 0) });
+    assert.ok(Math.abs(total - 700) <= 2, `${total} ms`);
+  });
+
   it("are none when the machine slept, or when the output is another one", () => {
     assert.equal(found({ still: (n) => (n === 300 ? 3_600_000 : 0) }), 0);
     const underruns = new Underruns();
-    for (let now = 0; now < 5_000; now += REPORT_MS) underruns.lead(1_000, now);
+    for (let now = 0; now < 5_000; now += REPORT_MS) underruns.lead(1_000, now, now);
     underruns.restarted();
-    for (let now = 5_000; now < 10_000; now += REPORT_MS) underruns.lead(0, now);
+    for (let now = 5_000; now < 10_000; now += REPORT_MS) underruns.lead(0, now, now);
     assert.equal(underruns.samples, 0);
   });
 });

@@ -279,7 +279,7 @@ export class LowDelay {
     const context = this.#context;
     if (context?.state !== "running" || this.#lines.get(mid) !== line) return;
     const now = performance.now();
-    this.#underruns.lead(report.leadMs, now);
+    this.#underruns.lead(report.leadMs, now, Date.now());
     const underrun = this.#underrun(context);
     // Another output may begin to count anew.
     const missed = Math.max(0, underrun - line.underrunSeen);
@@ -291,9 +291,8 @@ export class LowDelay {
 
   /** Samples, since some beginning. */
   #underrun(context: AudioContext): number {
-    const told = context as { playbackStats?: PlaybackStats; playoutStats?: PlaybackStats };
-    const stats = told.playbackStats ?? told.playoutStats;
-    return stats === undefined ? this.#underruns.samples : Math.round(stats.underrunDuration * RATE);
+    const seconds = (context as { playbackStats?: PlaybackStats }).playbackStats?.underrunDuration;
+    return seconds === undefined ? this.#underruns.samples : Math.round(seconds * RATE);
   }
 
   #tick(): void {

@@ -8,8 +8,10 @@ import { RATE } from "./opus.ts";
 const PIECE_MS = 1_000;
 /** Clocks differ by less in a piece, and are read to a millisecond. */
 const BEHIND_MS_MIN = 3;
-/** Somebody slept, or set the clock. */
+/** Somebody slept. */
 const BEHIND_MS_MAX = 2_000;
+/** The report in which the machine's clock was set, and the one that was under way. */
+const REPORTS_OF_A_STEP = 2;
 
 export class Underruns {
   #samples = 0;
@@ -17,14 +19,29 @@ export class Underruns {
   #bestBefore = Number.NEGATIVE_INFINITY;
   #reference: number | null = null;
   #until: number | null = null;
+  #wallAhead: number | null = null;
+  #skip = 0;
 
   /** Since the beginning. */
   get samples(): number {
     return Math.round(this.#samples);
   }
 
-  /** The output's clock was at best so many milliseconds ahead of the machine's since this was told last. */
-  lead(ms: number, now: number): void {
+  /**
+   * The output's clock was at best so many milliseconds ahead of the machine's since this was told last. That is a clock which can
+   * be set (`Date.now`, the only one that the audio thread has), here beside `now`, which cannot.
+   */
+  lead(ms: number, now: number, wall: number): void {
+    const ahead = wall - now;
+    if (this.#wallAhead !== null && Math.abs(ahead - this.#wallAhead) >= BEHIND_MS_MIN) {
+      this.restarted();
+      this.#skip = REPORTS_OF_A_STEP;
+    }
+    this.#wallAhead = ahead;
+    if (this.#skip > 0) {
+      this.#skip -= 1;
+      return;
+    }
     this.#until ??= now + PIECE_MS;
     if (now >= this.#until) this.#judge(now);
     this.#best = Math.max(this.#best, ms);
