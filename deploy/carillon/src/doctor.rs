@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use holder::{Holder, Ours, Transport};
+use holder::{Holder, Ours, Transport, Viewer};
 
 /// A burst of a busy room is a few hundred datagrams of up to 1.5 kB.
 const SOCKET_BUFFER_BYTES_MIN: u64 = 2 * 1024 * 1024;
@@ -22,7 +22,8 @@ pub(crate) struct Args {
     media_port: u16,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// From the best to the worst.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Verdict {
     Good,
     /// Works, but not well, or not for everybody.
@@ -35,13 +36,13 @@ struct Finding {
     verdict: Verdict,
     about: &'static str,
     text: String,
-    /// Who has the port, where that is known.
-    holder: Option<Holder>,
+    /// Who has the port, as far as that is known: one for each transport that is taken.
+    holders: Vec<Holder>,
 }
 
 impl Finding {
     fn new(verdict: Verdict, about: &'static str, text: impl Into<String>) -> Self {
-        Self { verdict, about, text: text.into(), holder: None }
+        Self { verdict, about, text: text.into(), holders: Vec::new() }
     }
 }
 
@@ -70,7 +71,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         };
         let _ = writeln!(out, "  {sign}  {:<16} {}", finding.about, finding.text);
     }
-    let holders: Vec<&Holder> = findings.iter().filter_map(|finding| finding.holder.as_ref()).collect();
+    let holders: Vec<&Holder> = findings.iter().flat_map(|finding| &finding.holders).collect();
     for words in running(&holders).into_iter().chain(hidden(&holders)) {
         let _ = writeln!(out, "\n{words}");
     }
@@ -150,33 +151,66 @@ fn port_finding(
         Transport::Udp => UdpSocket::bind((address, port)).map(drop),
         Transport::Tcp => TcpListener::bind((address, port)).map(drop),
     };
+    let mut held = Vec::new();
     for transport in transports {
         let Err(error) = bind(*transport) else { continue };
-        let name = transport.name();
-        let is_held = error.kind() == io::ErrorKind::AddrInUse;
-        let find = || holder::find(Path::new("/proc"), *transport, address, port);
-        let holder = if is_held { find() } else { Holder::Unknown };
-        return taken(about, &format!("{name} {port}"), holder, &error, instead);
+        let find = || holder::find(Path::new("/proc"), &Viewer::this_process(), *transport, address, port);
+        let holder = if error.kind() == io::ErrorKind::AddrInUse { find() } else { Holder::Unknown };
+        held.push(Taken { transports: vec![transport.name()], holder, error });
+    }
+    if !held.is_empty() {
+        return taken(about, port, held, instead);
     }
     let names: Vec<&str> = transports.iter().map(|transport| transport.name()).collect();
     let are = if names.len() > 1 { "are" } else { "is" };
     Finding::new(Verdict::Good, about, format!("{} {port} {are} free", names.join(" and ")))
 }
 
-fn taken(about: &'static str, port: &str, holder: Holder, error: &io::Error, instead: &str) -> Finding {
-    let (verdict, text) = match &holder {
-        Holder::Carillon(ours) => {
-            let of = ours.dev.map_or_else(String::new, |dev| format!(", of carillon dev (pid {dev})"));
-            let text = format!("{port} is held by Carillon itself: {} (pid {}){of}", ours.name, ours.pid);
-            (Verdict::Good, text)
+/// Why a port cannot be had, for the transports where the reason is the same.
+struct Taken {
+    transports: Vec<&'static str>,
+    holder: Holder,
+    error: io::Error,
+}
+
+impl Taken {
+    fn words(&self, port: u16) -> (Verdict, String) {
+        let names = self.transports.join(" and ");
+        let is = if self.transports.len() > 1 { "are" } else { "is" };
+        match &self.holder {
+            Holder::Carillon(Ours { name, pid, dev }) => {
+                let of = dev.map_or_else(String::new, |dev| format!(", of carillon dev (pid {dev})"));
+                let text = format!("{names} {port} {is} held by Carillon itself: {name} (pid {pid}){of}");
+                (Verdict::Good, text)
+            }
+            Holder::Program { name, pid } => {
+                (Verdict::Mind, format!("{names} {port} {is} held by {name} (pid {pid})"))
+            }
+            Holder::Hidden { user } => {
+                (Verdict::Mind, format!("{names} {port} {is} held by a process of user {user}, see below"))
+            }
+            Holder::Unknown => (Verdict::Mind, format!("{names} {port} cannot be used ({})", self.error)),
         }
-        Holder::Program { name, pid } => (Verdict::Mind, format!("{port} is held by {name} (pid {pid}); {instead}")),
-        Holder::Hidden { user } => {
-            (Verdict::Mind, format!("{port} is held by a process of user {user}, see below; {instead}"))
+    }
+}
+
+/// All that is taken of a port, judged by the worst of it: one transport may be ours and the other a stranger's.
+fn taken(about: &'static str, port: u16, held: Vec<Taken>, instead: &str) -> Finding {
+    let mut reasons: Vec<Taken> = Vec::new();
+    for next in held {
+        let is_same = |known: &&mut Taken| known.holder == next.holder && known.error.kind() == next.error.kind();
+        match reasons.iter_mut().find(is_same) {
+            Some(known) => known.transports.extend(next.transports),
+            None => reasons.push(next),
         }
-        Holder::Unknown => (Verdict::Mind, format!("{port} cannot be used ({error}); {instead}")),
-    };
-    Finding { holder: Some(holder), ..Finding::new(verdict, about, text) }
+    }
+    let (verdicts, mut words): (Vec<Verdict>, Vec<String>) = reasons.iter().map(|reason| reason.words(port)).unzip();
+    let verdict = verdicts.into_iter().max().unwrap_or(Verdict::Good);
+    if verdict != Verdict::Good {
+        words.push(instead.to_owned());
+    }
+    let holders = reasons.into_iter().map(|reason| reason.holder).collect();
+    Finding { holders, ..Finding::new(verdict, about, words.join("; ")) }
 }
 
 fn socket_buffer(about: &'static str, file: &str, key: &str) -> Finding {
@@ -254,8 +288,12 @@ fn browsers() -> Finding {
 mod tests {
     use super::*;
 
+    fn held(transport: Transport, holder: Holder) -> Taken {
+        Taken { transports: vec![transport.name()], holder, error: io::Error::from_raw_os_error(98) }
+    }
+
     fn told(holder: Holder) -> Finding {
-        taken("page", "TCP 8080", holder, &io::Error::from_raw_os_error(98), "carillon dev takes another one")
+        taken("page", 8080, vec![held(Transport::Tcp, holder)], "carillon dev takes another one")
     }
 
     fn ours(name: &'static str, pid: u32, dev: Option<u32>) -> Holder {
@@ -277,6 +315,42 @@ mod tests {
             assert!(finding.text.contains(words), "{}", finding.text);
             assert!(finding.text.ends_with("carillon dev takes another one"), "{}", finding.text);
         }
+    }
+
+    #[test]
+    fn a_port_is_judged_by_the_worst_of_its_transports() {
+        let relay = || ours("relay", 5, None);
+        let nginx = || Holder::Program { name: "nginx".to_owned(), pid: 77 };
+        let told = |udp, tcp| {
+            let held = vec![held(Transport::Udp, udp), held(Transport::Tcp, tcp)];
+            taken("relay port", 3478, held, "set relay --port")
+        };
+        let mixed = told(relay(), nginx());
+        assert_eq!(mixed.verdict, Verdict::Mind);
+        assert_eq!(
+            mixed.text,
+            "UDP 3478 is held by Carillon itself: relay (pid 5); TCP 3478 is held by nginx (pid 77); set relay --port"
+        );
+        assert_eq!(mixed.holders, [relay(), nginx()]);
+        assert_eq!(told(nginx(), relay()).verdict, Verdict::Mind);
+        let both = told(relay(), relay());
+        assert_eq!(both.verdict, Verdict::Good);
+        assert_eq!(both.text, "UDP and TCP 3478 are held by Carillon itself: relay (pid 5)");
+    }
+
+    #[test]
+    fn all_transports_of_a_port_are_looked_at() {
+        let pair = || {
+            let tcp = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+            let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, tcp.local_addr().ok()?.port())).ok()?;
+            Some((tcp, udp))
+        };
+        // The number may be in use on UDP; hardly several times.
+        let (tcp, _udp) = std::iter::repeat_with(pair).take(9).flatten().next().unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        let text = relay_port(port).text;
+        let this = format!("(pid {})", std::process::id());
+        assert!(text.starts_with(&format!("UDP and TCP {port} are held by ")) && text.contains(&this), "{text}");
     }
 
     #[test]
@@ -303,9 +377,10 @@ mod tests {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
         assert_eq!(tcp_port("page", port).verdict, Verdict::Mind);
-        assert_eq!(relay_port(port).verdict, Verdict::Mind);
-        let this = format!("(pid {})", std::process::id());
-        assert!(tcp_port("page", port).text.contains(&this) && relay_port(port).text.contains(&this));
+        // Anybody may have the same number on UDP: whose that is, is not the matter here.
+        let relay = relay_port(port);
+        assert!(relay.verdict == Verdict::Mind && relay.text.contains(&format!("TCP {port} ")), "{}", relay.text);
+        assert!(tcp_port("page", port).text.contains(&format!("(pid {})", std::process::id())));
         drop(taken);
         // Anybody may take a port that has just become free; hardly one after the other.
         let free =

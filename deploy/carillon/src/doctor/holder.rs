@@ -2,10 +2,12 @@
 //! that this user may look at. It only reads, and of another program it tells the name and never the arguments.
 
 use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 
 /// Names of our processes, each a program of its own or the first word after `carillon`.
 const PROCESSES: [&str; 5] = ["sfu", "signaling", "relay", "credential-broker", "audio-bridge"];
@@ -60,21 +62,63 @@ pub(super) enum Holder {
     Unknown,
 }
 
+/// Who asks: what counts as ours, and what the kernel does not show, depend on it.
+#[derive(Debug, Default)]
+pub(super) struct Viewer {
+    /// The folder of our own program; a program in another one is a stranger's, whatever its name.
+    folder: Option<PathBuf>,
+    user: Option<String>,
+}
+
+impl Viewer {
+    pub(super) fn this_process() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        Self::new(std::env::current_exe().ok().as_deref(), &status)
+    }
+
+    /// From the file of our own program, and `/proc/self/status`.
+    fn new(program: Option<&Path>, status: &str) -> Self {
+        let folder = program.and_then(|program| running_file(program).parent().map(Path::to_path_buf));
+        let users = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+        // The real one, then the effective one, which decides.
+        let user = users.and_then(|users| users.split_whitespace().nth(1)).map(str::to_owned);
+        Self { folder, user }
+    }
+
+    /// Whether somebody with more rights would see what this one does not.
+    fn may_miss(&self, user: &str) -> bool {
+        self.user.as_deref().is_none_or(|own| own != "0" && own != user)
+    }
+}
+
+/// The file behind an `exe` link. It may have been replaced or removed while it runs, as by a new build.
+fn running_file(link: &Path) -> PathBuf {
+    let bytes = link.as_os_str().as_bytes();
+    OsString::from_vec(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes).to_vec()).into()
+}
+
 /// Who keeps us from `port` of `address`, according to `proc` (`/proc`).
-pub(super) fn find(proc: &Path, transport: Transport, address: Ipv4Addr, port: u16) -> Holder {
-    let sockets: Vec<Socket> = transport
-        .tables()
-        .into_iter()
-        .filter_map(|table| File::open(proc.join(table)).ok())
-        .flat_map(|table| BufReader::new(table).lines().map_while(Result::ok))
-        .filter_map(|line| Socket::read(&line, transport))
-        .filter(|socket| socket.port == port && overlaps(address, socket.address))
-        .collect();
-    let Some(first) = sockets.first() else { return Holder::Unknown };
-    let links = sockets.iter().map(|socket| format!("socket:[{}]", socket.inode)).collect();
+pub(super) fn find(proc: &Path, viewer: &Viewer, transport: Transport, address: Ipv4Addr, port: u16) -> Holder {
+    let in_the_way = || -> Vec<Socket> {
+        let tables = transport.tables().into_iter().filter_map(|table| File::open(proc.join(table)).ok());
+        let lines = tables.flat_map(|table| BufReader::new(table).lines().map_while(Result::ok));
+        let sockets = lines.filter_map(|line| Socket::read(&line, transport));
+        sockets.filter(|socket| socket.port == port && overlaps(address, socket.address)).collect()
+    };
+    let sockets = in_the_way();
+    let links: HashSet<String> = sockets.iter().map(|socket| format!("socket:[{}]", socket.inode)).collect();
     match owner(proc, &links) {
-        Some(pid) => describe(proc, pid),
-        None => Holder::Hidden { user: user_name(&first.user) },
+        Some(pid) => describe(proc, viewer, pid),
+        None => unseen(viewer, &sockets, &in_the_way()),
+    }
+}
+
+/// Sockets without a process that we can see: somebody else's, unless they went away while we looked.
+fn unseen(viewer: &Viewer, before: &[Socket], after: &[Socket]) -> Holder {
+    let is_hidden = |socket: &&Socket| after.contains(socket) && viewer.may_miss(&socket.user);
+    match before.iter().find(is_hidden) {
+        Some(socket) => Holder::Hidden { user: user_name(&socket.user) },
+        None => Holder::Unknown,
     }
 }
 
@@ -134,25 +178,28 @@ fn owner(proc: &Path, links: &HashSet<String>) -> Option<u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(has_one).min()
 }
 
-fn describe(proc: &Path, pid: u32) -> Holder {
+fn describe(proc: &Path, viewer: &Viewer, pid: u32) -> Holder {
     let program = Program::read(proc, pid);
-    match program.process() {
-        Some(name) => Holder::Carillon(Ours { name, pid, dev: dev_above(proc, pid) }),
+    match program.process(viewer) {
+        Some(name) => Holder::Carillon(Ours { name, pid, dev: dev_above(proc, viewer, pid) }),
         None => Holder::Program { name: program.shown(), pid },
     }
 }
 
 /// `carillon dev` is the parent of what it starts.
-fn dev_above(proc: &Path, pid: u32) -> Option<u32> {
+fn dev_above(proc: &Path, viewer: &Viewer, pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(proc.join(pid.to_string()).join("stat")).ok()?;
     // The name in the brackets may have any character in it; behind them come the state and the parent.
     let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
     let program = Program::read(proc, parent);
-    (program.file == "carillon" && program.first_argument == "dev").then_some(parent)
+    (program.file_of_ours(viewer)? == "carillon" && program.first_argument == "dev").then_some(parent)
 }
 
 struct Program {
-    file: String,
+    /// What runs, according to the kernel; none where it may not be seen.
+    file: Option<PathBuf>,
+    /// What it calls itself.
+    zeroth_argument: String,
     first_argument: String,
 }
 
@@ -161,25 +208,32 @@ impl Program {
         let folder = proc.join(pid.to_string());
         let arguments = fs::read(folder.join("cmdline")).unwrap_or_default();
         let arguments = String::from_utf8_lossy(&arguments);
-        let mut arguments = arguments.split('\0');
-        let zeroth = arguments.next().unwrap_or_default();
-        let file = fs::read_link(folder.join("exe")).ok();
-        let file = file.as_deref().and_then(Path::to_str).unwrap_or(zeroth);
-        // Its file was replaced or removed while it runs, as by a new build.
-        let file = file.strip_suffix(" (deleted)").unwrap_or(file);
-        let file = file.rsplit_once('/').map_or(file, |(_, name)| name).to_owned();
-        Self { file, first_argument: arguments.next().unwrap_or_default().to_owned() }
+        let mut arguments = arguments.split('\0').map(str::to_owned);
+        Self {
+            file: fs::read_link(folder.join("exe")).ok().as_deref().map(running_file),
+            zeroth_argument: arguments.next().unwrap_or_default(),
+            first_argument: arguments.next().unwrap_or_default(),
+        }
+    }
+
+    /// The name of its file, if that lies beside our own program. What it calls itself proves nothing.
+    fn file_of_ours(&self, viewer: &Viewer) -> Option<&str> {
+        let file = self.file.as_deref()?;
+        (file.parent()? == viewer.folder.as_deref()?).then_some(file.file_name()?.to_str()?)
     }
 
     /// Which of our processes it is.
-    fn process(&self) -> Option<&'static str> {
-        let named = if self.file == "carillon" { &self.first_argument } else { &self.file };
-        PROCESSES.into_iter().find(|name| name == named)
+    fn process(&self, viewer: &Viewer) -> Option<&'static str> {
+        let file = self.file_of_ours(viewer)?;
+        let named = if file == "carillon" { &self.first_argument } else { file };
+        PROCESSES.into_iter().find(|name| *name == named)
     }
 
     /// For a terminal, which somebody else's name must not command.
     fn shown(&self) -> String {
-        let name: String = self.file.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
+        let file = self.file.as_deref().unwrap_or(Path::new(&self.zeroth_argument));
+        let name = file.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+        let name: String = name.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
         if name.is_empty() { "a program without a name".to_owned() } else { name }
     }
 }
@@ -199,6 +253,7 @@ fn user_name(number: &str) -> String {
 mod tests {
     use std::net::{TcpListener, UdpSocket};
     use std::os::unix::fs::symlink;
+    use std::slice::from_ref;
 
     use super::*;
 
@@ -224,7 +279,18 @@ mod tests {
         fs::write(process.join("cmdline"), arguments.replace(' ', "\0")).unwrap();
         fs::write(process.join("stat"), "30 (a) b) S 20 30 30 0 -1").unwrap();
         fs::write(proc.path().join("20/cmdline"), "target/release/carillon\0dev\0").unwrap();
+        symlink("/opt/carillon", proc.path().join("20/exe")).unwrap();
         proc
+    }
+
+    /// An ordinary user, whose Carillon is in `/opt`.
+    fn viewer() -> Viewer {
+        viewer_of("/opt/carillon", "1000")
+    }
+
+    fn viewer_of(program: &str, user: &str) -> Viewer {
+        let status = format!("Name:\tcarillon\nUid:\t1000\t{user}\t{user}\t{user}\nGid:\t7\t7\t7\t7\n");
+        Viewer::new(Some(Path::new(program)), &status)
     }
 
     #[test]
@@ -234,7 +300,7 @@ mod tests {
         let held =
             [(Transport::Tcp, tcp.local_addr().unwrap().port()), (Transport::Udp, udp.local_addr().unwrap().port())];
         for (transport, port) in held {
-            let holder = find(Path::new("/proc"), transport, LOOPBACK, port);
+            let holder = find(Path::new("/proc"), &viewer(), transport, LOOPBACK, port);
             assert!(matches!(holder, Holder::Program { pid, .. } if pid == std::process::id()), "{holder:?}");
         }
     }
@@ -249,18 +315,76 @@ mod tests {
             ("credential-broker", "credential-broker", "credential-broker"),
         ] {
             let proc = machine_with(program, arguments);
-            assert_eq!(find(proc.path(), Transport::Tcp, LOOPBACK, 8080), ours(name), "{program}");
+            assert_eq!(find(proc.path(), &viewer(), Transport::Tcp, LOOPBACK, 8080), ours(name), "{program}");
         }
         let proc = machine_with("carillon", "carillon sfu");
+        // Our program was replaced while it runs.
+        let replaced = viewer_of("/opt/carillon (deleted)", "1000");
+        assert_eq!(find(proc.path(), &replaced, Transport::Tcp, LOOPBACK, 8080), ours("sfu"));
         fs::write(proc.path().join("20/cmdline"), "bash\0").unwrap();
         let alone = Holder::Carillon(Ours { name: "sfu", pid: 30, dev: None });
-        assert_eq!(find(proc.path(), Transport::Tcp, LOOPBACK, 8080), alone);
+        assert_eq!(find(proc.path(), &viewer(), Transport::Tcp, LOOPBACK, 8080), alone);
+    }
+
+    #[test]
+    fn a_program_in_another_folder_is_a_strangers() {
+        for (program, arguments) in [("relay", "relay"), ("carillon", "carillon sfu"), ("sub/relay", "/opt/relay")] {
+            let proc = machine(program, arguments, 4711);
+            let elsewhere = viewer_of("/usr/local/bin/carillon", "1000");
+            let name = program.trim_start_matches("sub/").to_owned();
+            let stranger = Holder::Program { name, pid: 30 };
+            assert_eq!(find(proc.path(), &elsewhere, Transport::Tcp, LOOPBACK, 8080), stranger);
+            // Nor is anything ours for one who does not know where it runs from itself.
+            assert_eq!(find(proc.path(), &Viewer::default(), Transport::Tcp, LOOPBACK, 8080), stranger);
+        }
+        let below = machine("sub/relay", "/opt/relay", 4711);
+        let holder = find(below.path(), &viewer(), Transport::Tcp, LOOPBACK, 8080);
+        assert_eq!(holder, Holder::Program { name: "relay".to_owned(), pid: 30 });
+    }
+
+    #[test]
+    fn what_a_process_calls_itself_does_not_make_it_ours() {
+        let proc = machine("carillon", "/opt/relay", 4711);
+        fs::remove_file(proc.path().join("30/exe")).unwrap();
+        let holder = find(proc.path(), &viewer(), Transport::Tcp, LOOPBACK, 8080);
+        assert_eq!(holder, Holder::Program { name: "relay".to_owned(), pid: 30 });
+        let proc = machine("carillon", "carillon sfu", 4711);
+        let alone = Holder::Carillon(Ours { name: "sfu", pid: 30, dev: None });
+        let parent = proc.path().join("20/exe");
+        fs::remove_file(&parent).unwrap();
+        assert_eq!(find(proc.path(), &viewer(), Transport::Tcp, LOOPBACK, 8080), alone);
+        symlink("/home/ada/carillon", parent).unwrap();
+        assert_eq!(find(proc.path(), &viewer(), Transport::Tcp, LOOPBACK, 8080), alone);
+    }
+
+    #[test]
+    fn nobody_is_sent_to_who_sees_no_more() {
+        let proc = machine("carillon", "carillon sfu", 1);
+        let root = viewer_of("/opt/carillon", "0");
+        assert_eq!(find(proc.path(), &root, Transport::Tcp, LOOPBACK, 8080), Holder::Unknown);
+        let of = |user: &str, inode| Socket { address: LOOPBACK.into(), port: 8080, user: user.to_owned(), inode };
+        let hidden = Holder::Hidden { user: "4294967294".to_owned() };
+        let [own, other] = [of("1000", 1), of("4294967294", 2)];
+        assert_eq!(unseen(&viewer(), from_ref(&own), from_ref(&own)), Holder::Unknown);
+        assert_eq!(unseen(&viewer(), from_ref(&other), from_ref(&other)), hidden);
+        assert_eq!(unseen(&root, from_ref(&other), from_ref(&other)), Holder::Unknown);
+        assert_eq!(unseen(&Viewer::default(), from_ref(&other), from_ref(&other)), hidden);
+        // It went away while we looked; perhaps another one came.
+        assert_eq!(unseen(&viewer(), from_ref(&other), &[]), Holder::Unknown);
+        assert_eq!(unseen(&viewer(), from_ref(&other), &[of("4294967294", 3)]), Holder::Unknown);
+    }
+
+    #[test]
+    fn this_process_knows_its_folder_and_its_user() {
+        let own = Viewer::this_process();
+        assert_eq!(own.folder.as_deref(), std::env::current_exe().unwrap().parent());
+        assert_eq!(own.user.unwrap(), rustix::process::geteuid().as_raw().to_string());
     }
 
     #[test]
     fn another_program_is_named_without_its_arguments_and_without_commands_to_the_terminal() {
         let proc = machine("ng\u{1b}[2Jinx", "nginx --password=1234", 4711);
-        let holder = find(proc.path(), Transport::Tcp, LOOPBACK, 8080);
+        let holder = find(proc.path(), &viewer(), Transport::Tcp, LOOPBACK, 8080);
         assert_eq!(holder, Holder::Program { name: "ng[2Jinx".to_owned(), pid: 30 });
     }
 
@@ -268,19 +392,22 @@ mod tests {
     fn a_holder_that_may_not_be_seen_is_told_by_its_user() {
         let proc = machine("carillon", "carillon sfu", 1);
         let hidden = Holder::Hidden { user: "root".to_owned() };
-        assert_eq!(find(proc.path(), Transport::Tcp, LOOPBACK, 8080), hidden);
+        assert_eq!(find(proc.path(), &viewer(), Transport::Tcp, LOOPBACK, 8080), hidden);
         assert_eq!(user_name("4294967294"), "4294967294");
     }
 
     #[test]
     fn only_sockets_in_the_way_count() {
         let proc = machine("carillon", "carillon sfu", 4713);
-        assert!(matches!(find(proc.path(), Transport::Udp, Ipv4Addr::UNSPECIFIED, 40000), Holder::Carillon(_)));
-        assert!(matches!(find(proc.path(), Transport::Udp, LOOPBACK, 40000), Holder::Carillon(_)));
+        assert!(matches!(
+            find(proc.path(), &viewer(), Transport::Udp, Ipv4Addr::UNSPECIFIED, 40000),
+            Holder::Carillon(_)
+        ));
+        assert!(matches!(find(proc.path(), &viewer(), Transport::Udp, LOOPBACK, 40000), Holder::Carillon(_)));
         // Nobody listens there: it is one end of a connection.
-        assert_eq!(find(proc.path(), Transport::Tcp, LOOPBACK, 8081), Holder::Unknown);
-        assert_eq!(find(proc.path(), Transport::Tcp, LOOPBACK, 40000), Holder::Unknown);
-        assert_eq!(find(proc.path(), Transport::Tcp, Ipv4Addr::new(192, 0, 2, 1), 8080), Holder::Unknown);
+        assert_eq!(find(proc.path(), &viewer(), Transport::Tcp, LOOPBACK, 8081), Holder::Unknown);
+        assert_eq!(find(proc.path(), &viewer(), Transport::Tcp, LOOPBACK, 40000), Holder::Unknown);
+        assert_eq!(find(proc.path(), &viewer(), Transport::Tcp, Ipv4Addr::new(192, 0, 2, 1), 8080), Holder::Unknown);
         assert!(overlaps(Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(192, 0, 2, 1).into()));
         assert!(!overlaps(Ipv4Addr::UNSPECIFIED, "2001:db8::1".parse().unwrap()));
     }
@@ -299,7 +426,7 @@ mod tests {
         let mapped =
             Socket::read("0: 0000000000000000FFFF00000100007F:1F90 0 0A 0 0 0 7 0 1", Transport::Tcp).unwrap();
         assert_eq!((mapped.address, mapped.user.as_str()), (IpAddr::V4(LOOPBACK), "7"));
-        let nowhere = find(Path::new("/nowhere"), Transport::Tcp, LOOPBACK, 8080);
+        let nowhere = find(Path::new("/nowhere"), &viewer(), Transport::Tcp, LOOPBACK, 8080);
         assert_eq!(nowhere, Holder::Unknown);
     }
 }
