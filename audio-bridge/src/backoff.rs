@@ -41,6 +41,12 @@ impl Backoff {
         Self::new(Duration::from_millis(250), Duration::from_secs(30))
     }
 
+    /// No wait is longer.
+    #[must_use]
+    pub const fn longest(&self) -> Duration {
+        self.max
+    }
+
     /// The next wait; `random` is within 0..1 and moves it between half and the whole.
     pub fn next(&mut self, random: f64) -> Duration {
         let wait = self.next;

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
+use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 use crate::status::{MediaState, Status};
 use crate::webrtc::{Peer, PeerState};
 
 /// ICE and DTLS take a few round trips; longer means that they never will.
 const MEDIA_UP_MAX: Duration = Duration::from_secs(10);
-/// Who ends a connection sooner than this did not want it, and would end the next one as well.
-const STEADY: Duration = Duration::from_secs(10);
+/// Who ends a connection sooner than this did not want it, and would end the next one as well. Of two bridges that take
+/// each other's place, each stands as long as the other waits and connects: more than that, or neither would ever wait
+/// longer than the first time.
+const STEADY: Duration = Backoff::closed().longest().saturating_mul(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MediaError {
@@ -37,7 +40,7 @@ pub(crate) struct Ending {
 impl Ending {
     pub(crate) const LOST: Self = Self { error: MediaError::Lost, stood: None };
 
-    fn new(state: PeerState, up: Option<Instant>) -> Self {
+    pub(crate) fn new(state: PeerState, up: Option<Instant>) -> Self {
         let error = match (state, up) {
             (PeerState::Closed, _) => MediaError::Closed,
             (_, None) => MediaError::NeverUp,
@@ -55,8 +58,15 @@ impl Ending {
     }
 }
 
-/// Reports the state of a media connection until it is over, or does not come up in time.
+/// Reports the state of a media connection until it is over, or does not come up in time, and then why: whoever makes the
+/// next one may be busy with signalling.
 pub(crate) async fn follow(peer: Arc<Peer>, status: Arc<Status>, metrics: Arc<Metrics>) -> Ending {
+    let ending = until_over(&peer, &status, &metrics).await;
+    status.media_failed(&ending.error);
+    ending
+}
+
+async fn until_over(peer: &Peer, status: &Status, metrics: &Metrics) -> Ending {
     let mut state = peer.state();
     let mut up = None;
     loop {
@@ -106,5 +116,16 @@ mod tests {
         assert!(!Ending::new(PeerState::Closed, up).was_good());
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(Ending::new(PeerState::Closed, up).was_good());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_that_displace_each_other_do_not_take_the_others_wait_for_success() {
+        let mut waits = Backoff::closed();
+        for _ in 0..20 {
+            let up = Some(Instant::now());
+            tokio::time::advance(waits.next(1.0) + MEDIA_UP_MAX).await;
+            let ending = Ending::new(PeerState::Closed, up);
+            assert!(!ending.was_good(), "{ending:?}");
+        }
     }
 }

@@ -9,11 +9,11 @@ use signaling_protocol::client::{Client, ClientError, Closed, Credential, Option
 use signaling_protocol::{IceServer, ServerMessage, Welcome};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::backoff::Backoff;
 use crate::config::TokenSource;
-use crate::follow::{Ending, follow};
+use crate::follow::{Ending, MediaError, follow};
 use crate::metrics::Metrics;
 use crate::playout::Playout;
 use crate::speakers::Speakers;
@@ -71,6 +71,8 @@ pub struct Session {
     resume: Option<Resume>,
     backoff: Backoff,
     media_backoff: Backoff,
+    /// After the node's own end of a media connection.
+    closed_backoff: Backoff,
     ice_servers: Vec<IceServer>,
 }
 
@@ -103,6 +105,7 @@ impl Session {
             resume: None,
             backoff: Backoff::signaling(),
             media_backoff: Backoff::media(),
+            closed_backoff: Backoff::closed(),
             ice_servers: Vec::new(),
         };
         (session, receiver)
@@ -157,19 +160,16 @@ impl Session {
                 message = messages.recv() => match message {
                     Some(message) => {
                         if let Some(wait) = self.handle(message).await? {
-                            sleep(wait).await;
+                            self.wait_for_media_retry(wait, &mut messages, &client).await?;
                             self.connect_media(&mut messages, &client).await?;
                         }
                     }
                     None => return Err(SessionError::Closed(client.closed().await)),
                 },
                 ending = ended(&mut self.follower) => {
-                    if ending.was_good() {
-                        self.media_backoff.reset();
-                    }
                     self.drop_peer().await;
-                    self.status.media_failed(&ending.error);
-                    self.wait_for_media_retry(None, &mut messages, &client).await?;
+                    let wait = self.after_media(&ending, rand::random());
+                    self.wait_for_media_retry(wait, &mut messages, &client).await?;
                     self.connect_media(&mut messages, &client).await?;
                 }
             }
@@ -219,7 +219,8 @@ impl Session {
                 return Err(error);
             }
             self.status.signaling_refused(&error);
-            self.wait_for_media_retry(refusal.retry_after_ms, messages, client).await?;
+            let wait = self.media_backoff.next(rand::random()).max(asked(refusal.retry_after_ms));
+            self.wait_for_media_retry(wait, messages, client).await?;
         }
     }
 
@@ -252,7 +253,7 @@ impl Session {
                 tracing::info!(reason, "Signalling moved us");
                 self.drop_peer().await;
                 self.sent_away(&reason)?;
-                Ok(Some(Duration::from_millis(retry_after_ms.unwrap_or(0)).min(RETRY_AFTER_MAX)))
+                Ok(Some(asked(retry_after_ms)))
             }
             ServerMessage::IceServers { ice_servers } => {
                 self.ice_servers = ice_servers;
@@ -281,34 +282,43 @@ impl Session {
         }
     }
 
-    /// An error when we were moved for any other reason than the node's.
+    /// An error when the participation is over. For all other reasons, also those that are not known yet, it goes on with a
+    /// new media connection.
     fn sent_away(&mut self, reason: &str) -> Result<(), SessionError> {
-        if reason == "node_lost" || reason == "node_drain" {
+        if reason != "replaced" && reason != "evicted" {
             return Ok(());
         }
         self.resume = None;
         Err(SessionError::SentAway(reason.to_owned()))
     }
 
-    /// Waits before the next offer, with an eye on signalling: it knows first when the node is back.
+    /// Waits before the next offer and goes on listening. Whoever moves us knows better when to come: signalling hears first
+    /// that the node is back, and a node that ends our connection as it goes is moved away from just the same.
     async fn wait_for_media_retry(
         &mut self,
-        retry_after_ms: Option<u64>,
+        wait: Duration,
         messages: &mut mpsc::Receiver<ServerMessage>,
         client: &Client,
     ) -> Result<(), SessionError> {
-        let wait = self.media_backoff.next(rand::random());
-        let asked = Duration::from_millis(retry_after_ms.unwrap_or(0)).min(RETRY_AFTER_MAX);
-        match timeout(wait.max(asked), messages.recv()).await {
-            Err(_) => Ok(()),
-            Ok(None) => Err(SessionError::Closed(client.closed().await)),
-            Ok(Some(message)) => {
-                // A node that ends our connection as it goes is moved away from just the same.
-                if let Some(wait) = self.handle(message).await? {
-                    sleep(wait).await;
-                }
-                Ok(())
+        let mut until = Instant::now() + wait;
+        while let Ok(message) = timeout_at(until, messages.recv()).await {
+            let Some(message) = message else { return Err(SessionError::Closed(client.closed().await)) };
+            if let Some(wait) = self.handle(message).await? {
+                until = Instant::now() + wait;
             }
+        }
+        Ok(())
+    }
+
+    /// How long to wait after a media connection ended so; `random` is within 0..1.
+    fn after_media(&mut self, ending: &Ending, random: f64) -> Duration {
+        if ending.was_good() {
+            self.media_backoff.reset();
+            self.closed_backoff.reset();
+        }
+        match ending.error {
+            MediaError::Closed => self.closed_backoff.next(random),
+            MediaError::NeverUp | MediaError::Lost => self.media_backoff.next(random),
         }
     }
 
@@ -348,10 +358,67 @@ pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     drop(shutdown.wait_for(|stop| *stop).await);
 }
 
+/// What a server asks us to wait.
+fn asked(retry_after_ms: Option<u64>) -> Duration {
+    Duration::from_millis(retry_after_ms.unwrap_or(0)).min(RETRY_AFTER_MAX)
+}
+
 /// Waits for the end of a follower; for ever when there is none.
 async fn ended(follower: &mut Option<JoinHandle<Ending>>) -> Ending {
     match follower {
         Some(follower) => follower.await.unwrap_or(Ending::LOST),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::speakers::{Gains, MaySpeak};
+    use crate::webrtc::PeerState;
+
+    fn session() -> Session {
+        let settings = SessionSettings {
+            url: String::new(),
+            token: TokenSource::Value("the token".into()),
+            trust: Trust::System,
+            ssrc: 7,
+            ice_servers: Vec::new(),
+        };
+        let status = Arc::new(Status::new(String::new(), String::new()));
+        let playout = Arc::new(Mutex::new(Playout::default()));
+        let speakers = Arc::new(Speakers::new(MaySpeak::All, Gains::default(), Arc::clone(&playout)));
+        Session::new(settings, playout, speakers, status, Metrics::new().0).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_ends_every_connection_is_asked_ever_more_rarely() {
+        let mut session = session();
+        let up = Some(Instant::now());
+        let mut after = |state| session.after_media(&Ending::new(state, up), 1.0);
+        let waits: Vec<u128> = (0..9).map(|_| after(PeerState::Closed).as_millis()).collect();
+        assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
+        assert_eq!(after(PeerState::Lost), Duration::from_millis(50));
+        assert_eq!(after(PeerState::Closed), Duration::from_millis(250), "one that stood and was lost was wanted");
+    }
+
+    #[tokio::test]
+    async fn only_who_is_replaced_or_evicted_gives_up_the_participation() {
+        for (reason, goes_on) in [
+            ("node_lost", true),
+            ("node_drain", true),
+            ("media_lost", true),
+            ("not known yet", true),
+            ("replaced", false),
+            ("evicted", false),
+        ] {
+            let mut session = session();
+            let credential = Credential::Resume("r1".to_owned());
+            session.resume = Some(Resume { credential, grace: Duration::from_secs(10), lost: None });
+            let moved = ServerMessage::Moved { reason: reason.into(), retry_after_ms: Some(1_000) };
+            let wait = session.handle(moved).await.ok().flatten();
+            assert_eq!(wait, goes_on.then_some(Duration::from_secs(1)), "{reason}");
+            assert_eq!(session.resume.is_some(), goes_on, "{reason}");
+        }
     }
 }

@@ -1,14 +1,14 @@
 //! The participation against a signalling server that the tests play: who proves what when, and when it offers again.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use audio_bridge::config::TokenSource;
 use audio_bridge::metrics::Metrics;
 use audio_bridge::playout::Playout;
 use audio_bridge::session::{Session, SessionSettings};
 use audio_bridge::speakers::{Gains, MaySpeak, Speakers};
-use audio_bridge::status::{MediaState, SignalingState, Status};
+use audio_bridge::status::{MediaState, Report, SignalingState, Status};
 use futures_util::{SinkExt, StreamExt};
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::peer_connection::configuration::media_engine::MIME_TYPE_OPUS;
@@ -59,6 +59,16 @@ impl Server {
         let (stream, _) = timeout(PATIENCE, self.listener.accept()).await.expect("in time").expect("accepts");
         let socket = tokio_tungstenite::accept_hdr_async(stream, choose_protocol).await.expect("upgrades");
         Socket(socket)
+    }
+
+    /// Waits until the bridge says so of itself.
+    async fn reports(&self, what: impl Fn(&Report) -> bool) {
+        let told = async {
+            while !what(&self.status.report()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, told).await.expect("in time");
     }
 }
 
@@ -221,12 +231,7 @@ async fn a_connection_that_the_node_ends_is_offered_anew_with_its_reason_in_the_
     for _ in 0..3 {
         let (mut node, sdp) = Node::answer(&offer).await;
         socket.send(json!({"type": "answer", "re": offer["id"], "sdp": sdp})).await;
-        let up = async {
-            while server.status.report().media != MediaState::Connected {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        timeout(PATIENCE, up).await.expect("in time");
+        server.reports(|report| report.media == MediaState::Connected).await;
         // Without keys of its own it has nothing to end.
         timeout(PATIENCE, node.up.wait_for(|up| *up)).await.expect("in time").expect("follows");
         node.connection.close().await.expect("closes");
@@ -239,6 +244,22 @@ async fn a_connection_that_the_node_ends_is_offered_anew_with_its_reason_in_the_
         }
     }
     panic!("{reasons:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_connection_is_told_while_signalling_is_away() {
+    let server = Server::start().await;
+    let mut socket = server.accept().await;
+    socket.welcome("r1").await;
+    let offer = socket.expect("offer").await;
+    let (mut node, sdp) = Node::answer(&offer).await;
+    socket.send(json!({"type": "answer", "re": offer["id"], "sdp": sdp})).await;
+    server.reports(|report| report.media == MediaState::Connected).await;
+    timeout(PATIENCE, node.up.wait_for(|up| *up)).await.expect("in time").expect("follows");
+    drop(socket);
+    server.reports(|report| report.signaling == SignalingState::Connecting).await;
+    node.connection.close().await.expect("closes");
+    server.reports(|report| report.media == MediaState::Disconnected && report.media_error.is_some()).await;
 }
 
 #[tokio::test]
@@ -255,6 +276,45 @@ async fn a_lost_node_gets_a_new_offer() {
         sdp.lines().find(|line| line.starts_with("a=ice-ufrag")).expect("credentials").to_owned()
     };
     assert_ne!(ufrag(&offer), ufrag(&next), "a new connection has new credentials");
+}
+
+#[tokio::test]
+async fn news_of_the_room_do_not_shorten_the_wait_and_signalling_may() {
+    let server = Server::start().await;
+    let mut socket = server.accept().await;
+    socket.welcome("r1").await;
+    let not_before = |offer: &Value, ms: u64| json!({"type": "error", "re": offer["id"], "code": "no_node", "message": "m", "hint": "h", "retry_after_ms": ms});
+    let offer = socket.expect("offer").await;
+    let refused = Instant::now();
+    socket.send(not_before(&offer, 1_500)).await;
+    for _ in 0..3 {
+        socket.send(json!({"type": "slots", "slots": []})).await;
+    }
+    let offer = socket.expect("offer").await;
+    assert!(refused.elapsed() >= Duration::from_millis(1_500), "{:?}", refused.elapsed());
+
+    let refused = Instant::now();
+    socket.send(not_before(&offer, 60_000)).await;
+    socket.send(json!({"type": "moved", "reason": "node_lost", "retry_after_ms": 1})).await;
+    socket.expect("offer").await;
+    assert!(refused.elapsed() < Duration::from_secs(55), "{:?}", refused.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lost_its_media_alone_offers_anew_on_the_same_socket_and_keeps_its_place() {
+    let server = Server::start().await;
+    let mut socket = server.accept().await;
+    socket.welcome("r1").await;
+    let offer = socket.expect("offer").await;
+    let (_node, sdp) = Node::answer(&offer).await;
+    socket.send(json!({"type": "answer", "re": offer["id"], "sdp": sdp})).await;
+    let told = Instant::now();
+    socket.send(json!({"type": "moved", "reason": "media_lost", "retry_after_ms": 1_000})).await;
+    socket.expect("offer").await;
+    assert!(told.elapsed() >= Duration::from_secs(1), "{:?}", told.elapsed());
+    drop(socket);
+    let hello = server.accept().await.expect("hello").await;
+    assert_eq!(hello["resume"], "r1");
 }
 
 #[tokio::test]
